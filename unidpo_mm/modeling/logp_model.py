@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..adapter import Adapter
@@ -65,7 +66,8 @@ class LogpModel(nn.Module):
         media_orders: Mapping[MediaKind, Sequence[int]] | None = None,
         encoders: Mapping[MediaKind, EncoderInputs] | None = None,
         positions: Tensor | None = None,
-    ) -> Tensor:
+        own_logits: bool = False,
+    ) -> Any:
         """Return the log-probs of the targets.
 
         Args:
@@ -78,12 +80,19 @@ class LogpModel(nn.Module):
             media_orders: The order of the media in the rows, see `ModelInputs.media_orders`.
             encoders: Arguments of the vision tower, see `ModelInputs.encoders`.
             positions: See `ModelInputs.positions`.
+            own_logits: Whether to use the logits that the model itself computes for plain rows, to
+                check the others.
 
         Returns:
-            [M], float32.
+            [M], float32; with `own_logits` also the largest absolute logit at each position, in the
+            format of the logits.
         """
         base, head = base_and_head(self.model)
         arguments: dict[str, Any] = self.checked(inputs)
+        if own_logits:
+            logits: Tensor = self.model(**arguments, use_cache=False).logits[row, position]
+            own = F.log_softmax(logits.float(), dim=-1).gather(-1, target_ids[:, None])[:, 0]
+            return own, logits.abs().amax(-1)
         if packing is not None and positions is None:
             positions = plain_positions(base, arguments, packing)
         arguments |= {} if positions is None else {"position_ids": positions}
@@ -194,7 +203,9 @@ def compute_logps(
     adapter: Adapter,
     batch: GroupBatch,
     media: MediaFeatures | None = None,
-) -> Tensor:
+    *,
+    own_logits: bool = False,
+) -> Any:
     """Return the log-probs [M] of a batch's targets, by one call of `logp_model`.
 
     Args:
@@ -202,12 +213,14 @@ def compute_logps(
         adapter: Turns the batch into forward inputs.
         batch: A batch on the device of the model.
         media: The features of its images and videos, filled by the first pass over it.
+        own_logits: Whether to use the logits that the model itself computes, see
+            `LogpModel.forward`.
     """
     inputs, targets = batch.inputs, batch.targets
     packing = None
     if inputs.layout != "plain":
         packing = Packing(inputs.segment, inputs.row_position, inputs.spans)
-    logps: Tensor = logp_model(
+    return logp_model(
         adapter.forward_inputs(inputs),
         targets.row,
         targets.position,
@@ -217,8 +230,8 @@ def compute_logps(
         media_orders=inputs.media_orders,
         encoders=inputs.encoders,
         positions=inputs.positions,
+        own_logits=own_logits,
     )
-    return logps
 
 
 @contextlib.contextmanager

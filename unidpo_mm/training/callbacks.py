@@ -18,6 +18,7 @@ from ..data.batches import token_sizes
 from ..data.row_table import columns_of
 from ..data.workers import batch_of
 from ..distributed import first_process, maximum
+from ..distributed.sharding import held_count, sharding_of
 from ..errors import ModelError, Problem, counted
 from ..modeling.activation_memory import (
     LayerMemory,
@@ -28,7 +29,7 @@ from ..modeling.activation_memory import (
 from ..modeling.logp_model import compute_logps
 from ..modeling.placement import place_batch
 from ..modeling.references.cached import CachedReference, InitialPolicy
-from ..modeling.references.kinds import reference_digest
+from ..modeling.references.kinds import FrozenCopy, reference_digest
 from ..modeling.references.moving import MovingLora
 from ..records import Layout
 from .console import print_startup_report
@@ -108,12 +109,20 @@ class PrepareReference(_RunCallback):
                 trainable weights.
         """
         self._check_digest(state)
+        self._move_copy(args.device)
         if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
             _check_optimizer(kwargs.get("optimizer"), self.trainer.model)
         self._mark_trained(state.global_step > 0)
         reference = self.trainer.parts.reference
         if isinstance(reference, CachedReference) and args.reference_build == "before":
             _fill_cache(self.trainer, reference)
+
+    def _move_copy(self, device: torch.device) -> None:
+        """Move a second model to the device before the free memory is measured."""
+        reference = self.trainer.parts.reference
+        source = getattr(reference, "source", reference)
+        if isinstance(source, FrozenCopy):
+            source.logp_model.to(device)
 
     def _check_digest(self, state: TrainerState) -> None:
         digest = str(first_process(lambda: self.digest))
@@ -315,7 +324,9 @@ def _free_memory(trainer: SavingTrainer) -> int:
     else:
         free = int(psutil.virtual_memory().available) // max(trainer.args.world_size, 1)
     logp_model = trainer.parts.logp_model
-    trained = sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
+    trained = sum(held_count(p) for p in logp_model.parameters() if p.requires_grad)
+    if sharding_of(trainer.args).stage in (1, 2):
+        trained //= max(trainer.args.world_size, 1)
     vocabulary: int = logp_model.config.get_text_config().vocab_size
     # not allocated yet: a gradient and two moments per trained weight, of 4 bytes each, and three
     # float32 tensors of the same size as the logits of a chunk

@@ -17,6 +17,7 @@ from ..config.python import UniDPOConfig
 from ..data.load import log_reports
 from ..data.row_table import columns_of
 from ..distributed import first_process
+from ..distributed.sharding import Sharding, sharding_of, weight_count
 from ..errors import ModelError, Problem, RecipeError
 from ..kernels.backends import disable_cudnn_attention
 from ..kernels.packing import enable_packing
@@ -58,6 +59,7 @@ from ..modeling.references.kinds import (
     FrozenLora,
     Reference,
     ReferenceKind,
+    StoredCopy,
     make_reference,
     resolve_kind,
     trains_adapter_only,
@@ -95,6 +97,7 @@ def prepare_run(
     """
     disable_cudnn_attention()
     settings = configured_loss(args)
+    _load_whole_weights(args)
     # weights are loaded last, so that errors in the data are reported before gigabytes are read
     load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
     data = prepare(train_dataset, eval_dataset, args, settings, load_adapter, lora=peft_config)
@@ -112,10 +115,11 @@ def prepare_run(
     if data.stream is None:
         _check_trainable_weights_used(policy, train_rows)
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
-    dtype = compute_dtype(args, logp_model)
+    dtype, sharding = compute_dtype(args, logp_model), sharding_of(args)
     reference = None
     if settings.loss.needs_reference(settings.config):
         reference = build_run_reference(ref_model, logp_model, family, adapter, args, dtype)
+        _warn_of_whole_copy(reference, sharding)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
@@ -170,7 +174,8 @@ def prepare_model(
     if args.disable_dropout:
         disable_dropout(model)
     if args.bf16 or args.fp16:
-        keep_in_float32(model)
+        if sharding_of(args).kind != "deepspeed":  # DeepSpeed keeps a float32 copy by itself
+            keep_in_float32(model)
     elif any(p.requires_grad and p.dtype in HALF_PRECISION for p in model.parameters()):
         logger.warning(
             "trainable weights are in half precision, in which small updates are rounded to zero: "
@@ -191,7 +196,7 @@ def _with_new_adapter(
         policy = add_peft(model, family, peft_config, args.freeze)
     record_start(policy)
     warn_of_experts(policy, family)
-    if (args.fsdp or args.deepspeed) and starts_from_weights(policy):
+    if sharding_of(args).kind != "none" and starts_from_weights(policy):
         problem = "a LoRA adapter that starts from the model's weights cannot be sharded"
         remedy = "Set model.lora.init to default, or remove fsdp and deepspeed"
         raise ModelError(Problem("model.lora.init", problem, remedy))
@@ -306,13 +311,50 @@ def build_run_reference(
     else:
         requested: ReferenceKind = "auto" if args.reference == "cached" else args.reference
         kind = first_process(lambda: resolve_kind(requested, logp_model))
-        source = make_reference(kind, logp_model, adapter)
+        source = make_reference(kind, logp_model, adapter, stored=_stored_copy(args, dtype))
     if not cached:
         return source
     fingerprint, about = first_process(  # other processes may not have all weights
         lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
     )
     return CachedReference(source, ReferenceStore(fingerprint, about))
+
+
+def _load_whole_weights(args: UniDPOConfig) -> None:
+    """Let every process load all weights, which DeepSpeed divides later.
+
+    transformers would divide them while it loads them, and digests, the reference and new LoRA
+    adapters would be made from empty tensors. The trainer sets the configuration again.
+    """
+    if sharding_of(args).stage == 3:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
+
+
+def _stored_copy(args: UniDPOConfig, dtype: torch.dtype) -> StoredCopy:
+    """Return how the weights of a frozen copy are stored; see `StoredCopy`."""
+    sharding = sharding_of(args)
+    mixed = args.bf16 or args.fp16
+    return StoredCopy(
+        products=dtype if mixed else None,
+        everything=dtype if mixed and sharding.kind == "deepspeed" else None,
+        shares=sharding.stage < 3,
+    )
+
+
+def _warn_of_whole_copy(reference: Reference, sharding: Sharding) -> None:
+    """Warn if every process keeps a whole second model while the policy is divided."""
+    source = reference.source if isinstance(reference, CachedReference) else reference
+    if not sharding.weights or not isinstance(source, FrozenCopy):
+        return
+    size = sum(weight_count(p) * p.element_size() for p in source.logp_model.parameters())
+    logger.warning(
+        "%s divides the policy, but every GPU keeps a whole frozen copy of it as the reference "
+        "(%.3g GB): set train.reference to cached, or train a LoRA adapter",
+        sharding.name,
+        size / 1e9,
+    )
 
 
 def _moving_reference(
@@ -323,7 +365,7 @@ def _moving_reference(
         "a ref_model": ref_model is not None,
         "ref_adapter_name": args.ref_adapter_name is not None,
         f"reference '{args.reference}'": args.reference != "auto",
-        "FSDP or DeepSpeed": bool(args.fsdp or args.deepspeed),
+        "FSDP or DeepSpeed": sharding_of(args).kind != "none",
     }
     problem, remedy = "", "Remove one of the two"
     if other := next((name for name, is_set in others.items() if is_set), None):

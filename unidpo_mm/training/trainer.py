@@ -21,8 +21,7 @@ from ..data.collate import COUNTS
 from ..data.load import rows_from_records
 from ..data.stream_batches import StreamDataset
 from ..data.workers import batch_of, explained_failures
-from ..distributed import first_process
-from ..errors import DataError, ModelError, Problem
+from ..errors import DataError, Problem
 from ..modeling.liger import already_applied
 from ..modeling.logp_model import LogpModel
 from ..modeling.parts import compute_dtype, set_learning_rates
@@ -48,17 +47,15 @@ from .loaders import (
 from .metrics import MetricSums, policy_only_change
 from .numerical_watch import NumericalWatch
 from .observers import Observer
-from .resuming import CheckpointedTrainer
-from .run_parts import LayoutChoice
+from .preparing import PreparingTrainer
 from .setup import prepare_run
-from .startup_checks import check_start, layers_to_share
 from .step import StepOutput, preference_step
 from .throughput import Throughput, model_flops, peak_flops
 
 __all__ = ["UniDPOTrainer"]
 
 
-class UniDPOTrainer(CheckpointedTrainer):
+class UniDPOTrainer(PreparingTrainer):
     """Preference tuning of text and vision-language models.
 
     Args:
@@ -124,7 +121,7 @@ class UniDPOTrainer(CheckpointedTrainer):
             callbacks=[*(kind(self) for kind in TRAINER_CALLBACKS), *(callbacks or [])],
             **kwargs,
         )
-        self.layout = self._check_start()
+        self._check_unprepared()
         self._prepare_saving()
         self.data_collator = self.collator = new_collator(
             parts, args, self.layout.layout, processes=self.accelerator.num_processes
@@ -156,20 +153,6 @@ class UniDPOTrainer(CheckpointedTrainer):
             return Throughput()
         flops = model_flops(logp_model, self.parts.reference, self.shared_layers)
         return Throughput(flops, peak * args.world_size)
-
-    def _check_start(self) -> LayoutChoice:
-        """Check sharding and the log-probs of the model, and return the layout of the run."""
-        _check_fsdp(self.args, self.accelerator)
-        if self.place_model_on_device:
-            choice = check_start(self.parts, self.args, self.args.device)
-            self.shared_layers = layers_to_share(
-                self.parts, self.args, choice.layout, self.args.device
-            )
-            return choice
-        if self.is_deepspeed_enabled:
-            return LayoutChoice("plain", "DeepSpeed holds the weights, so layouts are not compared")
-        # FSDP shards later: now the first process still has all weights
-        return first_process(lambda: check_start(self.parts, self.args, "cpu"))
 
     # ---- data ----
 
@@ -262,6 +245,7 @@ class UniDPOTrainer(CheckpointedTrainer):
         observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
         for observer in observers:
             observer.on_step(batch, output)
+        self._check_last_loss()
         units = torch.as_tensor(
             output.weight.sum() if num_items_in_batch is None else num_items_in_batch
         )
@@ -351,18 +335,6 @@ class UniDPOTrainer(CheckpointedTrainer):
             logs = {**logs, **means, **pace}
         super().log(logs, start_time)
 
-    def _model_to_evaluate(self) -> nn.Module:
-        """Return the model as accelerate prepared it; prepare it if training has not."""
-        if not self.is_in_train and not self.accelerator._models:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                self.model_wrapped = self.accelerator.prepare(self.model)
-            else:
-                self.model_wrapped = self.accelerator.prepare_model(
-                    self.model, evaluation_mode=True
-                )
-        wrapped: nn.Module = self.model_wrapped
-        return wrapped
-
     def _write_samples(self, dataset: GroupDataset) -> None:
         rows = pick_samples(dataset.rows, self.args.eval_generations)
         if not rows:
@@ -379,11 +351,3 @@ class UniDPOTrainer(CheckpointedTrainer):
             write_samples(path, samples, step=self.state.global_step)
             if not self.args.disable_tqdm:
                 self.progress.show_samples(samples)
-
-
-def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:
-    """Raise ModelError if `args.fsdp` is set and accelerate does not use FSDP, as on a CPU."""
-    if args.fsdp and accelerator.distributed_type.value != "FSDP":
-        problem = f"it is set, but accelerate uses {accelerator.distributed_type.value}"
-        remedy = "Start with an FSDP configuration on GPUs, or remove fsdp"
-        raise ModelError(Problem("train.fsdp", problem, remedy))

@@ -105,12 +105,15 @@ def check_steps(args: Any, max_steps: int) -> None:
 def use_cpu_without_gpus(args: Any) -> None:
     """Select the CPU for several processes without a GPU, and warn if bfloat16 is slow on it.
 
-    accelerate would otherwise let each process train alone, on all rows.
+    accelerate would otherwise let each process train alone, on all rows. DeepSpeed has a CPU
+    accelerator of its own, with which processes communicate if the backend is gloo.
     """
     import torch
 
-    if not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        args.use_cpu = True
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in TRUE_WORDS
+    if not torch.accelerator.is_available() and several:
+        args.use_cpu = not (deepspeed and args.ddp_backend == "gloo")
     if args.bf16 and args.use_cpu:
         slowdown = bfloat16_slowdown()
         if slowdown > MIN_SLOWDOWN:
