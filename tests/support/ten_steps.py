@@ -4,6 +4,7 @@ The run saves at the fifth step; a second trainer resumes from there. Rank and n
 come from the environment. Only some rows have images, so that some micro-batches have none.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from support.distributed_modes import mixed_rows, use_sharding
+from support.distributed_modes import local_units, mixed_rows, use_sharding
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
 
@@ -56,6 +57,7 @@ def ten_steps(
     *,
     sharded: bool = False,
     peft_config: Any = None,
+    local_mean: bool = False,
     **options: Any,
 ) -> None:
     """Train the model in each folder for ten steps, resume from the fifth, and record both.
@@ -65,6 +67,7 @@ def ten_steps(
         name: The name of the results.
         sharded: Whether to shard with FSDP2.
         peft_config: A LoRA adapter to train.
+        local_mean: Whether each process divides by its own units, as a negative control.
         **options: Changes of the settings.
     """
     if sharded:
@@ -78,6 +81,8 @@ def ten_steps(
             trainer = UniDPOTrainer(
                 str(folder / "model"), args, train_dataset=rows_for(folder), peft_config=peft_config
             )
+            if local_mean:
+                trainer.get_batch_samples = functools.partial(local_units, trainer)
             checkpoint = str(folder / name / f"checkpoint-{STEPS // 2}") if resumes else None
             trainer.train(resume_from_checkpoint=checkpoint)
             trainer.save_model(str(folder / f"{name}-{'resumed' if resumes else 'straight'}"))

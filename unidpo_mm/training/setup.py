@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapter import Adapter, AdapterFamily
+from ..adapter import AdapterFamily
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
-from ..cache.reference_store import ReferenceStore
 from ..config import LoraOptions
 from ..config.python import UniDPOConfig
 from ..data.load import log_reports
 from ..data.row_table import columns_of
 from ..distributed import first_process
-from ..distributed.sharding import Sharding, sharding_of, weight_count
-from ..errors import ModelError, Problem, RecipeError
+from ..distributed.sharding import sharding_of
+from ..errors import ModelError, Problem
 from ..kernels.backends import disable_cudnn_attention
 from ..kernels.packing import enable_packing
 from ..kernels.tower_attention import use_one_call
@@ -40,7 +39,6 @@ from ..modeling.parts import (
     keep_in_float32,
 )
 from ..modeling.peft_models import (
-    can_copy_adapter,
     check_adapter_trains,
     check_supported,
     freeze_inactive_adapters,
@@ -49,28 +47,20 @@ from ..modeling.peft_models import (
 from ..modeling.peft_saving import save_active_adapter_only
 from ..modeling.references.cached import (
     CachedReference,
-    InitialPolicy,
     gate_margin,
-    reference_fingerprint,
     versions_of,
 )
 from ..modeling.references.kinds import (
     FrozenCopy,
-    FrozenLora,
     Reference,
-    ReferenceKind,
-    StoredCopy,
-    make_reference,
-    resolve_kind,
-    trains_adapter_only,
 )
-from ..modeling.references.moving import MovingLora
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
 from .configured_loss import configured_loss
 from .prepare import prepare
 from .run_parts import RunParts
+from .run_reference import build_run_reference, warn_of_whole_copy
 from .startup_checks import score_warnings
 
 __all__ = ["prepare_run"]
@@ -119,7 +109,7 @@ def prepare_run(
     reference = None
     if settings.loss.needs_reference(settings.config):
         reference = build_run_reference(ref_model, logp_model, family, adapter, args, dtype)
-        _warn_of_whole_copy(reference, sharding)
+        warn_of_whole_copy(reference, sharding)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
@@ -288,38 +278,6 @@ def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | Non
     return reason
 
 
-def build_run_reference(
-    ref_model: str | nn.Module | None,
-    logp_model: LogpModel,
-    family: AdapterFamily,
-    adapter: Adapter,
-    args: UniDPOConfig,
-    dtype: torch.dtype,
-) -> Reference:
-    """Build the reference of a run: the policy before training, or another model."""
-    cached = args.reference == "cached"
-    if args.reference_sync_steps is not None:
-        return _moving_reference(ref_model, logp_model, adapter, args)
-    if args.ref_adapter_name is not None:
-        source: Reference = _named_adapter(
-            args.ref_adapter_name, ref_model, logp_model, adapter, args
-        )
-    elif ref_model is not None:
-        source = _other_model(ref_model, logp_model, family, adapter, args)
-    elif cached and args.reference_build == "before" and not trains_adapter_only(logp_model):
-        source = InitialPolicy(adapter)
-    else:
-        requested: ReferenceKind = "auto" if args.reference == "cached" else args.reference
-        kind = first_process(lambda: resolve_kind(requested, logp_model))
-        source = make_reference(kind, logp_model, adapter, stored=_stored_copy(args, dtype))
-    if not cached:
-        return source
-    fingerprint, about = first_process(  # other processes may not have all weights
-        lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
-    )
-    return CachedReference(source, ReferenceStore(fingerprint, about))
-
-
 def _load_whole_weights(args: UniDPOConfig) -> None:
     """Let every process load all weights, which DeepSpeed divides later.
 
@@ -330,110 +288,3 @@ def _load_whole_weights(args: UniDPOConfig) -> None:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
         unset_hf_deepspeed_config()
-
-
-def _stored_copy(args: UniDPOConfig, dtype: torch.dtype) -> StoredCopy:
-    """Return how the weights of a frozen copy are stored; see `StoredCopy`."""
-    sharding = sharding_of(args)
-    mixed = args.bf16 or args.fp16
-    return StoredCopy(
-        products=dtype if mixed else None,
-        everything=dtype if mixed and sharding.kind == "deepspeed" else None,
-        shares=sharding.stage < 3,
-    )
-
-
-def _warn_of_whole_copy(reference: Reference, sharding: Sharding) -> None:
-    """Warn if every process keeps a whole second model while the policy is divided."""
-    source = reference.source if isinstance(reference, CachedReference) else reference
-    if not sharding.weights or not isinstance(source, FrozenCopy):
-        return
-    size = sum(weight_count(p) * p.element_size() for p in source.logp_model.parameters())
-    logger.warning(
-        "%s divides the policy, but every GPU keeps a whole frozen copy of it as the reference "
-        "(%.3g GB): set train.reference to cached, or train a LoRA adapter",
-        sharding.name,
-        size / 1e9,
-    )
-
-
-def _moving_reference(
-    ref_model: str | nn.Module | None, logp_model: LogpModel, adapter: Adapter, args: UniDPOConfig
-) -> MovingLora:
-    """Build a reference that moves towards the policy."""
-    others = {
-        "a ref_model": ref_model is not None,
-        "ref_adapter_name": args.ref_adapter_name is not None,
-        f"reference '{args.reference}'": args.reference != "auto",
-        "FSDP or DeepSpeed": sharding_of(args).kind != "none",
-    }
-    problem, remedy = "", "Remove one of the two"
-    if other := next((name for name, is_set in others.items() if is_set), None):
-        problem = f"it cannot be combined with {other}"
-    elif not trains_adapter_only(logp_model) or not can_copy_adapter(logp_model.model):
-        problem = "only a reference that is a copy of a LoRA adapter can move"
-        remedy = "Remove it, or set model.lora and train nothing but the LoRA adapter"
-    if problem:
-        raise ModelError(Problem("train.reference_sync_steps", problem, remedy))
-    assert args.reference_sync_steps is not None
-    return MovingLora(
-        logp_model, adapter, steps=args.reference_sync_steps, alpha=args.reference_sync_alpha
-    )
-
-
-def _named_adapter(
-    name: str,
-    ref_model: str | nn.Module | None,
-    logp_model: LogpModel,
-    adapter: Adapter,
-    args: UniDPOConfig,
-) -> FrozenLora:
-    """Build a reference that uses another LoRA adapter of the policy, as in TRL."""
-    model: Any = logp_model.model
-    loaded = list(model.peft_config) if is_peft_model(model) else []
-    problem, remedy = None, ""
-    if ref_model is not None or args.reference not in ("auto", "cached"):
-        other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
-        problem = f"it cannot be combined with {other}"
-        remedy = "Remove one of the two"
-    elif not loaded:
-        problem = "the model is not a PEFT model"
-        remedy = "Remove it: by default the reference is the model before training"
-    elif name not in loaded:
-        problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
-        remedy = f"Choose one of {', '.join(loaded)}"
-    elif name in model.active_adapters:
-        problem = f"'{name}' is the adapter that is being trained"
-        remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
-    if problem is not None:
-        raise ModelError(Problem("ref_adapter_name", problem, remedy))
-    return FrozenLora(logp_model, adapter, name)
-
-
-def _other_model(
-    ref_model: str | nn.Module,
-    logp_model: LogpModel,
-    family: AdapterFamily,
-    adapter: Adapter,
-    args: UniDPOConfig,
-) -> FrozenCopy:
-    if args.reference not in ("auto", "frozen_copy", "cached"):
-        problem = f"ref_model is set and reference is '{args.reference}'"
-        raise RecipeError(Problem("reference", problem, "Remove one of the two"))
-    if isinstance(ref_model, str):
-        ref_model = load_weights(ModelSource.of(ref_model, args), family)
-    shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
-    if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
-        problem = (
-            "ref_model is the same object as the model that is being trained"
-            if ref_model is logp_model.model
-            else "ref_model shares trainable weights with the model, so it would change as well "
-            "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
-        )
-        remedy = "Remove it: the trainer keeps a frozen copy of the trainable weights"
-        raise ModelError(Problem("ref_model", problem, remedy))
-    check_supported(ref_model, "ref_model")
-    if args.use_liger_kernel:
-        apply_liger_kernels(ref_model, args.liger_kernel_config)
-    other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
-    return FrozenCopy(other, adapter, separate_vision=True)
