@@ -132,7 +132,9 @@ def tower_inputs(
     adapter: "Adapter",
 ) -> Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None:
     """Return `Adapter.tower_inputs`; `None` for adapters of other packages that lack it."""
-    return getattr(adapter, "tower_inputs", None)
+    compute: Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None
+    compute = getattr(adapter, "tower_inputs", None)
+    return compute
 
 
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:

@@ -122,7 +122,7 @@ def new_loader(
         dataset,
         batch_sampler=sampler,
         collate_fn=StreamCollator(collator) if streamed else collator,
-        num_workers=args.dataloader_num_workers,
+        num_workers=args.dataloader_num_workers or 0,
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,

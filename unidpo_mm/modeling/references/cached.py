@@ -124,7 +124,7 @@ class CachedReference:
 
     def _compute(self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None) -> Tensor:
         logps = self.source.token_logps(policy, batch, media)
-        parts = logps.split(batch.targets.sizes)
+        parts = logps.split(list(batch.targets.sizes))
         for entries in gather_entries(dict(zip(batch.cache_keys.responses, parts, strict=True))):
             self._keep(entries)
         return logps.float()
