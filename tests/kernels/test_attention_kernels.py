@@ -110,9 +110,11 @@ def test_the_reference_of_flex_attention_has_windows_and_capped_scores(
 
 
 def test_flex_attention_equals_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch.nn.attention.flex_attention import flex_attention
+    from torch.nn.attention import flex_attention as library
 
-    monkeypatch.setattr(flexible, "_compiled", lambda: flex_attention)
+    # the plain computation of the library; it would trace it even if it does not compile it
+    monkeypatch.setattr(library, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, raising=False)
+    monkeypatch.setattr(flexible, "_compiled", lambda: library.flex_attention)
     segment = torch.tensor([[0, 0, 0, 1, 1, 2, 0, 0, 1, -1]])
     position = torch.tensor([[0, 1, 2, 3, 4, 3, 0, 1, 2, 0]])
     layout = packing.Packing(segment, position)
