@@ -1,6 +1,5 @@
 """Build the reference of a run: the policy before training, another model, or a LoRA adapter."""
 
-import logging
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from ..adapter import Adapter, AdapterFamily
 from ..cache.reference_store import ReferenceStore
 from ..config.python import UniDPOConfig
 from ..distributed import first_process
-from ..distributed.sharding import Sharding, sharding_of, weight_count
+from ..distributed.sharding import sharding_of
 from ..errors import ModelError, Problem, RecipeError
 from ..modeling.liger import apply_liger_kernels
 from ..modeling.load import ModelSource, load_weights
@@ -22,17 +21,15 @@ from ..modeling.references.kinds import (
     FrozenLora,
     Reference,
     ReferenceKind,
-    StoredCopy,
     make_reference,
     resolve_kind,
     trains_adapter_only,
 )
 from ..modeling.references.moving import MovingLora
 from ..plugins import suggestion
+from .divided_weights import stored_copy
 
-__all__ = ["build_run_reference", "warn_of_whole_copy"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["build_run_reference"]
 
 
 def build_run_reference(
@@ -58,38 +55,13 @@ def build_run_reference(
     else:
         requested: ReferenceKind = "auto" if args.reference == "cached" else args.reference
         kind = first_process(lambda: resolve_kind(requested, logp_model))
-        source = make_reference(kind, logp_model, adapter, stored=_stored_copy(args, dtype))
+        source = make_reference(kind, logp_model, adapter, stored=stored_copy(args, dtype))
     if not cached:
         return source
     fingerprint, about = first_process(  # other processes may not have all weights
         lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
     )
     return CachedReference(source, ReferenceStore(fingerprint, about))
-
-
-def _stored_copy(args: UniDPOConfig, dtype: torch.dtype) -> StoredCopy:
-    """Return how the weights of a frozen copy are stored; see `StoredCopy`."""
-    sharding = sharding_of(args)
-    mixed = args.bf16 or args.fp16
-    return StoredCopy(
-        products=dtype if mixed else None,
-        everything=dtype if mixed and sharding.kind == "deepspeed" else None,
-        shares=sharding.stage < 3,
-    )
-
-
-def warn_of_whole_copy(reference: Reference, sharding: Sharding) -> None:
-    """Warn if every process keeps a whole second model while the policy is divided."""
-    source = reference.source if isinstance(reference, CachedReference) else reference
-    if not sharding.weights or not isinstance(source, FrozenCopy):
-        return
-    size = sum(weight_count(p) * p.element_size() for p in source.logp_model.parameters())
-    logger.warning(
-        "%s divides the policy, but every GPU keeps a whole frozen copy of it as the reference "
-        "(%.3g GB): set train.reference to cached, or train a LoRA adapter",
-        sharding.name,
-        size / 1e9,
-    )
 
 
 def _moving_reference(

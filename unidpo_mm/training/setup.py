@@ -58,9 +58,10 @@ from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
 from .configured_loss import configured_loss
+from .divided_weights import load_whole_weights, warn_of_whole_copy
 from .prepare import prepare
 from .run_parts import RunParts
-from .run_reference import build_run_reference, warn_of_whole_copy
+from .run_reference import build_run_reference
 from .startup_checks import score_warnings
 
 __all__ = ["prepare_run"]
@@ -87,7 +88,7 @@ def prepare_run(
     """
     disable_cudnn_attention()
     settings = configured_loss(args)
-    _load_whole_weights(args)
+    load_whole_weights(args)
     # weights are loaded last, so that errors in the data are reported before gigabytes are read
     load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
     data = prepare(train_dataset, eval_dataset, args, settings, load_adapter, lora=peft_config)
@@ -276,15 +277,3 @@ def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | Non
         reference_reason = enable_packing(unwrap_peft(reference.logp_model.model))
         reason = reason or (reference_reason and f"the reference: {reference_reason}")
     return reason
-
-
-def _load_whole_weights(args: UniDPOConfig) -> None:
-    """Let every process load all weights, which DeepSpeed divides later.
-
-    transformers would divide them while it loads them, and digests, the reference and new LoRA
-    adapters would be made from empty tensors. The trainer sets the configuration again.
-    """
-    if sharding_of(args).stage == 3:
-        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-        unset_hf_deepspeed_config()
