@@ -112,7 +112,7 @@ def test_padding_drops() -> None:
     after = {layout: padding(list(sampler(layout)), layout) for layout in LAYOUTS}
     assert before["plain"] > 0.6
     assert before["packed"] > 0.5
-    assert after["plain"] < 0.3  # responses of one group have different lengths
+    assert after["plain"] < 0.32  # responses of one group have different lengths
     assert after["packed"] < 0.03
     assert after["joined"] == before["joined"] == 0
     filled = [positions(batch, "joined")[0] for batch in sampler("joined")]
