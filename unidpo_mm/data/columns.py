@@ -30,7 +30,7 @@ class Ragged:
     @classmethod
     def of(cls, lists: Iterable[Sequence[Any]], dtype: Any) -> "Ragged":
         """Return lists of Python as an instance."""
-        lengths, values = [0], []
+        lengths, values = [0], list[Any]()
         for items in lists:
             lengths.append(len(items))
             values.extend(items)
@@ -159,8 +159,9 @@ class RowColumns:
     def for_responses(self) -> "RowColumns":
         """Return the columns of `PreferenceRow.for_responses`, without scores."""
         none = Ragged(numpy.zeros(len(self) + 1, dtype=numpy.int64), numpy.zeros(0))
-        lists = dict.fromkeys(("scores", "chosen", "rejected", "weights"), none)
-        return dataclasses.replace(self, responses=self.targets, **lists)
+        return dataclasses.replace(
+            self, responses=self.targets, scores=none, chosen=none, rejected=none, weights=none
+        )
 
     def weighted_by_group(self) -> "RowColumns":
         """Return the columns of `joining.weigh_by_group`."""
@@ -189,4 +190,5 @@ class RowColumns:
     def of_source(self, name: str, values: Ragged) -> Array:
         """Return the values that belong to rows of a source, in order."""
         code = self.source_names.index(name)
-        return values.values[numpy.repeat(self.source == code, values.lengths)]
+        result: Array = values.values[numpy.repeat(self.source == code, values.lengths)]
+        return result

@@ -202,7 +202,7 @@ class RowFile(Sequence[PreferenceRow]):
             raise ValueError("the columns are those of another version")
         self.media_table = open_table(folder / MEDIA_FILE)
         self._chunks = self._table.column("row").chunks
-        self._starts = numpy.cumsum([0, *map(len, self._chunks)]).tolist()
+        self._starts: list[int] = numpy.cumsum([0, *map(len, self._chunks)]).tolist()
 
     def __reduce__(self) -> Any:
         return RowFile, (self.folder,)
@@ -238,7 +238,8 @@ class RowFile(Sequence[PreferenceRow]):
 
     def keys(self, name: str) -> list[bytes]:
         """Return a key of each row, see `row_keys`."""
-        return self._table.column(name).to_pylist()
+        keys: list[bytes] = self._table.column(name).to_pylist()
+        return keys
 
     @property
     def response_keys(self) -> Ragged:

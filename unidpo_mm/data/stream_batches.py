@@ -70,6 +70,7 @@ class StreamDataset(Dataset[StreamItem]):
         self._stream: RowStream | None = None
         self._next = 0
         self._waiting: PreferenceRow | None = None
+        self._state_before: list[int] = []  # the state before the row that waits
 
     def __len__(self) -> int:
         return self.length
@@ -89,11 +90,11 @@ class StreamDataset(Dataset[StreamItem]):
             stream = self._stream = self.plan.open(state)
             self._next, self._waiting = first, None
         rows: list[PreferenceRow] = []
-        state = []
+        after: list[int] = []
         while self._next <= number:
-            rows, state = self._draw(stream)
+            rows, after = self._draw(stream)
             self._next += 1
-        return StreamItem([encode_checked(self.adapter, row) for row in rows], number, state)
+        return StreamItem([encode_checked(self.adapter, row) for row in rows], number, after)
 
     def _draw(self, stream: RowStream) -> tuple[list[PreferenceRow], list[int]]:
         """Return the rows of the next micro-batch and the state after it."""

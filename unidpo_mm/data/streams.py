@@ -122,10 +122,10 @@ class RowStream:
         self._seed = seed
         self._weights = [source.weight for source in sources]
         self._streams = [
-            SourceStream(
-                source, seed=seed, block=block, position=tuple(positions[3 * n : 3 * n + 3])
+            SourceStream(source, seed=seed, block=block, position=(first, second, third))
+            for source, first, second, third in zip(
+                sources, positions[::3], positions[1::3], positions[2::3], strict=True
             )
-            for n, source in enumerate(sources)
         ]
 
     @property

@@ -116,8 +116,8 @@ def compare_with_reference(
         output = attend_in_two_calls(Inputs(*tensors), EXAMPLE, EXAMPLE_TOKENS, None, kernel)
         return output[used_positions(EXAMPLE, EXAMPLE_TOKENS).to(device)]
 
-    def together(*tensors: Tensor) -> Tensor:
-        return attend_together(*tensors, EXAMPLE, EXAMPLE_TOKENS, None)
+    def together(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return attend_together(queries, keys, values, EXAMPLE, EXAMPLE_TOKENS, None)
 
     generator = torch.Generator().manual_seed(0)
     shapes = [(EXAMPLE_TOKENS, heads, head_size) for heads in (4, 2, 2)]

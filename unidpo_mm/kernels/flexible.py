@@ -92,7 +92,8 @@ def _masked(tensors: Tensors, mask: Tensor, scale: float, cap: float | None) -> 
         scores = torch.tanh(scores / cap) * cap
     scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return (weights @ value.unsqueeze(2)).flatten(1, 2)
+    attended: Tensor = (weights @ value.unsqueeze(2)).flatten(1, 2)
+    return attended
 
 
 @cache

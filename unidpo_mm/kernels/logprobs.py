@@ -21,7 +21,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..records import SequenceLogps, Targets
 
-__all__ = ["LogitTransform", "chunk_count", "chunk_positions", "sequence_logps", "token_logps"]
+__all__ = [
+    "CHUNK_SIZE",
+    "LogitTransform",
+    "chunk_count",
+    "chunk_positions",
+    "sequence_logps",
+    "token_logps",
+]
 
 CHUNK_BYTES = 2**30
 """Bytes of the float32 logits of a chunk on a GPU."""
@@ -30,15 +37,12 @@ CHUNK_SIZE = 512
 """Positions of a chunk elsewhere: on a CPU, larger chunks are not faster."""
 
 
-def chunk_positions(vocabulary: int, device: torch.device) -> int:
-    """Return the number of positions whose logits exist at a time, if none is configured.
+def chunk_positions(vocabulary: int) -> int:
+    """Return the number of positions whose logits exist at a time on a GPU.
 
     Args:
         vocabulary: Number of logits of a position.
-        device: Where they are computed.
     """
-    if device.type != "cuda":
-        return CHUNK_SIZE
     positions = CHUNK_BYTES // (4 * vocabulary)
     return max(positions // 64 * 64, 64)  # products are fastest for multiples of 64
 

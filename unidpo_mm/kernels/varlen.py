@@ -91,7 +91,8 @@ def _each(sequences: Sequences) -> Iterator[tuple[slice, slice]]:
 
 def _grouped(tensor: Tensor, key_heads: int) -> Tensor:
     """Return [L, H, D] as [K, H / K, L, D]: each head of the keys has H / K heads of queries."""
-    return tensor.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3)
+    grouped: Tensor = tensor.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3)
+    return grouped
 
 
 def _ungrouped(tensor: Tensor) -> Tensor:

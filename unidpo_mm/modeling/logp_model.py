@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 from ..distributed import maximum
 from ..errors import AdapterError, ModelError, Problem
-from ..kernels.logprobs import chunk_count, chunk_positions, token_logps
+from ..kernels.logprobs import CHUNK_SIZE, chunk_count, chunk_positions, token_logps
 from ..kernels.packing import Packing, packed_rows, plain_positions, positions_of_rows
 from ..records import EncoderInputs, GroupBatch, MediaKind, ModelInputs
 from .activation_memory import enable_checkpointing
@@ -123,7 +123,9 @@ class LogpModel(nn.Module):
         """Return the number of positions whose logits exist at a time on a device."""
         if self.chunk_size is not None:
             return self.chunk_size
-        return chunk_positions(self.config.get_text_config().vocab_size, device)
+        if device.type != "cuda":
+            return CHUNK_SIZE
+        return chunk_positions(self.config.get_text_config().vocab_size)
 
     def count_positions(
         self, arguments: Mapping[str, Tensor], inputs: ModelInputs
