@@ -89,7 +89,7 @@ def log_reports(reports: Iterable[SourceReport]) -> None:
 
 def load_rows(
     sources: Sequence[SourceOptions], options: ReadOptions = DEFAULTS
-) -> list[PreferenceRow]:
+) -> Sequence[PreferenceRow]:
     """Return the rows of all sources, in order.
 
     Raises:
@@ -141,7 +141,7 @@ def source_prefixes(sources: Sequence[SourceOptions]) -> list[str]:
 
 def rows_from_records(
     records: Iterable[Any], *, source: str = "data", images: Path | None = None
-) -> list[PreferenceRow]:
+) -> Sequence[PreferenceRow]:
     """Return the rows of records in memory: dicts, a `datasets.Dataset`, or existing rows.
 
     Raises:
@@ -259,7 +259,7 @@ class _Reader:
     def _key(self) -> str | None:
         """Return a digest of what is read and how; `None` if it cannot be compared."""
         options, name = self.options, self.source.source_name
-        settings = [options.score_scale, options.max_pixels, options.private_downloads]
+        settings: list[Any] = [options.score_scale, options.max_pixels, options.private_downloads]
         settings += [options.needs_scores(name), self.path, self.prefix]
         return source_key(self.source, self.listing, settings)
 

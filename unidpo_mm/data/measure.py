@@ -126,7 +126,7 @@ class Measurements:
     def __getitem__(self, index: int) -> MeasuredRow:
         if index in self.refused:
             return self.refused[index]
-        values = {name: int(values[index]) for name, values in self.numbers.items()}
+        values: dict[str, Any] = {name: int(row[index]) for name, row in self.numbers.items()}
         return MeasuredRow(**values, responses=tuple(self.responses[index].tolist()))
 
 

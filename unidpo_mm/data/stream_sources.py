@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..config import SourceOptions
-from ..errors import DataError
+from ..errors import DataError, Problem
 from ..records import PreferenceRow
 from .discovery import list_source
 from .files import Record
@@ -49,7 +49,8 @@ def streamed_sources(
             source, SourceListing(iter(())), options, path=path, prefix=source.source_name
         )
         return [_streamed(source, records, reader)]
-    streams, problems = [], []
+    streams: list[StreamedSource] = []
+    problems: list[Problem] = []
     for item, prefix in zip(dataset.sources, source_prefixes(dataset.sources), strict=True):
         location = SourceLocation(
             path=item.path, split=item.split, subset=item.subset, streaming=True

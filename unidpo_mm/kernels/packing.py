@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..records import MediaKind
 from .branch_attention import Attention, by_branch
 from .flexible import by_flex_attention, flex_mask
 from .group_spans import GroupSpan, group_spans
@@ -175,7 +176,8 @@ def _register(kernel: str) -> str:
             return packing.spans
         mask_function = packing.mask_function(mask_function)
         if kernel == "flex_attention" and packing.segment.is_cuda:
-            return flex_mask(mask_function, *packing.segment.shape, packing.segment.device)
+            rows, width = packing.segment.shape
+            return flex_mask(mask_function, rows, width, packing.segment.device)
         _masks_built.set(_masks_built.get() + 1)
         kwargs = {**kwargs, "allow_is_causal_skip": False}
         return make_packed(*args, mask_function=mask_function, **kwargs)
@@ -277,7 +279,7 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
 
 
 def positions_of_rows(
-    base: nn.Module, inputs: dict[str, Tensor], orders: Mapping[str, Sequence[int]]
+    base: nn.Module, inputs: dict[str, Tensor], orders: Mapping[MediaKind, Sequence[int]]
 ) -> Tensor | None:
     """Return the positions that a model with multi-dimensional positions counts in plain rows.
 

@@ -74,7 +74,10 @@ def attend_within_images(
     if kernel is None:
         lengths = cu_seq_lens_q.diff().tolist()
         images = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
-        parts = [F.scaled_dot_product_attention(*image, scale=scaling) for image in images]
+        parts = [
+            F.scaled_dot_product_attention(queries, keys, values, scale=scaling)
+            for queries, keys, values in images
+        ]
         return torch.cat(parts, dim=2).transpose(1, 2), None
     ends = cu_seq_lens_q.int()
     sequences = Sequences(ends, ends, int(max_length_q), int(max_length_q), causal=False)

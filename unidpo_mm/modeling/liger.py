@@ -6,6 +6,7 @@ out, because log-probs are computed without it.
 """
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -68,7 +69,7 @@ def already_applied() -> Iterator[None]:
 
     It would not recognize the model, and warn that it has no kernels.
     """
-    from transformers import trainer
+    trainer: Any = importlib.import_module("transformers.trainer")
 
     original = trainer.apply_liger_kernel
     trainer.apply_liger_kernel = lambda *args: None

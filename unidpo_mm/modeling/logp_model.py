@@ -25,7 +25,14 @@ from .activation_memory import enable_checkpointing
 from .logit_transform import observed_transform
 from .vision import MediaFeatures, takes_features, trains_vision, with_features
 
-__all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
+__all__ = [
+    "LogpModel",
+    "base_and_head",
+    "compute_logps",
+    "compute_own_logps",
+    "evaluating",
+    "unwrap_peft",
+]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
 """Inputs from an adapter that a model may lack; it must accept all others."""
@@ -205,9 +212,7 @@ def compute_logps(
     adapter: Adapter,
     batch: GroupBatch,
     media: MediaFeatures | None = None,
-    *,
-    own_logits: bool = False,
-) -> Any:
+) -> Tensor:
     """Return the log-probs [M] of a batch's targets, by one call of `logp_model`.
 
     Args:
@@ -215,9 +220,29 @@ def compute_logps(
         adapter: Turns the batch into forward inputs.
         batch: A batch on the device of the model.
         media: The features of its images and videos, filled by the first pass over it.
-        own_logits: Whether to use the logits that the model itself computes, see
-            `LogpModel.forward`.
     """
+    logps: Tensor = _call(logp_model, adapter, batch, media=media)
+    return logps
+
+
+def compute_own_logps(
+    logp_model: nn.Module, adapter: Adapter, batch: GroupBatch
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probs [M] of plain rows by the logits that the model itself computes.
+
+    Args:
+        logp_model: A `LogpModel`, or what accelerate prepared of it.
+        adapter: Turns the batch into forward inputs.
+        batch: A batch of plain rows on the device of the model.
+
+    Returns:
+        The log-probs, and the largest absolute logit at each position in the format of the logits.
+    """
+    logps, largest = _call(logp_model, adapter, batch, own_logits=True)
+    return logps, largest
+
+
+def _call(logp_model: nn.Module, adapter: Adapter, batch: GroupBatch, **options: Any) -> Any:
     inputs, targets = batch.inputs, batch.targets
     packing = None
     if inputs.layout != "plain":
@@ -228,11 +253,10 @@ def compute_logps(
         targets.position,
         targets.ids,
         packing=packing,
-        media=media,
         media_orders=inputs.media_orders,
         encoders=inputs.encoders,
         positions=inputs.positions,
-        own_logits=own_logits,
+        **options,
     )
 
 

@@ -21,7 +21,7 @@ from ..data.collate import collate
 from ..data.row_table import columns_of
 from ..errors import ModelError, Problem
 from ..kernels.packing import masks_built
-from ..modeling.logp_model import compute_logps, evaluating
+from ..modeling.logp_model import compute_logps, compute_own_logps, evaluating
 from ..records import EncodedGroup, Layout, PreferenceRow
 from .run_parts import LayoutChoice, RunParts
 
@@ -164,7 +164,7 @@ class LayoutTrial:
         noise = float((self.plain - alone).abs().float().quantile(NOISE_QUANTILE))
         batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
         with torch.no_grad(), evaluating(self.model):
-            _, largest = compute_logps(self.model, self.adapter, batch, own_logits=True)
+            _, largest = compute_own_logps(self.model, self.adapter, batch)
         return max(NOISE_FACTOR * noise, rounding_of_logits(largest, dtype))
 
     def _logps(self, layout: Layout) -> Tensor:

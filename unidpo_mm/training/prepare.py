@@ -381,7 +381,7 @@ def _split_and_group(
             train_rows, {source.source_name: source.repeat for source in dataset.sources}
         )
     if args.tokens_per_micro_batch is not None and prepared.adapter is not None:
-        workers = max(args.dataloader_num_workers, 0)
+        workers = args.dataloader_num_workers or 0
         prepared.lengths = measure_with_index(train_rows, prepared.adapter, workers=workers)
     if args.pair_weighting == "group":
         train_rows = weight_by_group(train_rows)

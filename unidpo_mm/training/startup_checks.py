@@ -31,7 +31,7 @@ from ..data.collate import collate
 from ..data.row_table import columns_of
 from ..errors import DataError, ModelError, Problem
 from ..losses.weights import quality_weight
-from ..modeling.logp_model import compute_logps, evaluating
+from ..modeling.logp_model import compute_logps, compute_own_logps, evaluating
 from ..modeling.parts import compute_dtype
 from ..modeling.references.cached import CachedReference
 from ..modeling.shared_layers import SharedLayers, shared_layers
@@ -162,7 +162,7 @@ def check_logp_model(
     batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
     with evaluating(model):
         logps = compute_logps(model, adapter, batch).float()
-        expected, largest = compute_logps(model, adapter, batch, own_logits=True)
+        expected, largest = compute_own_logps(model, adapter, batch)
     differences = (logps - expected).abs()
     dtype = largest.dtype
     exact = dtype in TOLERANCE or not bool(torch.isfinite(differences).all())
