@@ -62,7 +62,8 @@ class PreparingTrainer(CheckpointedTrainer):
         if self.is_deepspeed_enabled and resume_from_checkpoint is not None:
             # transformers lets DeepSpeed alone load the checkpoint
             self._load_loss_state(resume_from_checkpoint)
-        model, loader = super()._prepare_for_training(
+        base: Any = super()
+        model, loader = base._prepare_for_training(
             max_steps, train_dataloader, resume_from_checkpoint
         )
         if self.layout is UNDECIDED:
