@@ -282,7 +282,7 @@ def test_the_first_kernel_that_works_is_chosen(
 
 @pytest.fixture
 def torch_on_cpu() -> Iterator[None]:
-    """Give the flash attention of PyTorch an implementation for CPUs, with the same schema."""
+    """Register an implementation for CPUs of PyTorch's flash attention, with the same schema."""
 
     def forward(
         query: Any, key: Any, value: Any, cu_q: Any, cu_k: Any, max_q: Any, max_k: Any,

@@ -11,7 +11,7 @@ __all__ = ["Sharding", "held_count", "is_divided", "sharding_of", "weight_count"
 
 @dataclass(frozen=True)
 class Sharding:
-    """What divides the state of a run among its processes.
+    """The library that divides the state of a run among its processes, and how much of it.
 
     Attributes:
         kind: `none` for one process or DDP.

@@ -64,14 +64,14 @@ class _Plan:
     """The sequences of both calls.
 
     Attributes:
-        own: Every prompt and every response over itself; also what lies between groups.
+        alone: Every prompt and every response over itself; also what lies between groups.
         shared: The responses of each group, as one sequence, over their prompt; `None` if there are
             no responses.
         responses: [R], the positions of all tokens of responses in the batch.
         prompts: [P], the positions of the prompts that have responses.
     """
 
-    own: Sequences
+    alone: Sequences
     shared: Sequences | None
     responses: Tensor
     prompts: Tensor
@@ -79,31 +79,31 @@ class _Plan:
 
 @lru_cache(maxsize=4)  # all layers and passes of a batch share it
 def _plan(spans: tuple[GroupSpan, ...], tokens: int, width: int, device: str) -> _Plan:
-    own, responses, prompts = [0], [], []
+    alone, responses, prompts = [0], [], []
     for span in sorted(spans):
         first = span.row * width + span.first
         ends = [first, first + span.prompt]
         for length in span.branches:
             ends.append(ends[-1] + length)
-        own += ends
+        alone += ends
         if ends[-1] > ends[1]:
             prompts.append(range(first, ends[1]))
             responses.append(range(ends[1], ends[-1]))
-    own = sorted({*own, tokens})
-    bounds = [own, *([0, *_cumulated(ranges)] for ranges in (responses, prompts))]
+    alone = sorted({*alone, tokens})
+    bounds = [alone, *([0, *_cumulated(ranges)] for ranges in (responses, prompts))]
     positions = [[i for places in ranges for i in places] for ranges in (responses, prompts)]
     # one copy to the device for all of it
     sizes = [len(numbers) for numbers in (*bounds, *positions)]
     joined = torch.tensor([number for numbers in (*bounds, *positions) for number in numbers])
     own_ends, query_ends, key_ends, *places = joined.to(device, non_blocking=True).split(sizes)
     own_ends, query_ends, key_ends = (ends.int() for ends in (own_ends, query_ends, key_ends))
-    longest = _longest(own)
+    longest = _longest(alone)
     shared = None
     if responses:
         lengths = _longest(bounds[1]), _longest(bounds[2])
         shared = Sequences(query_ends, key_ends, *lengths, causal=False)
     return _Plan(
-        own=Sequences(own_ends, own_ends, longest, longest, causal=True),
+        alone=Sequences(own_ends, own_ends, longest, longest, causal=True),
         shared=shared,
         responses=places[0],
         prompts=places[1],
@@ -119,7 +119,7 @@ def _longest(ends: Sequence[int]) -> int:
 
 
 class _Calls(NamedTuple):
-    """What both calls compute, with what.
+    """The sequences of both calls, the scale of their scores and their kernel.
 
     Attributes:
         plan: The sequences.
@@ -138,7 +138,7 @@ class _TwoCalls(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, calls: _Calls, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         inputs = Inputs(queries, keys, values)
-        output, lse = calls.kernel.forward(inputs, calls.plan.own, calls.scale)
+        output, lse = calls.kernel.forward(inputs, calls.plan.alone, calls.scale)
         if calls.plan.shared is not None:
             _add_prompts(output, lse, inputs, calls)
         ctx.save_for_backward(*inputs, output, lse)
@@ -151,7 +151,7 @@ class _TwoCalls(torch.autograd.Function):
         *inputs, output, lse = ctx.saved_tensors
         plan, scale, kernel = ctx.calls
         gradient = gradient.contiguous()
-        results = kernel.backward(gradient, Inputs(*inputs), output, lse, plan.own, scale)
+        results = kernel.backward(gradient, Inputs(*inputs), output, lse, plan.alone, scale)
         if plan.shared is not None:
             here, there = plan.responses, plan.prompts
             parts = kernel.backward(

@@ -10,7 +10,6 @@ both as arguments.
 kernel each: that of the CUDA build of PyTorch, or one of the package flash-attn.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,7 +70,7 @@ class VarlenKernel:
         name: Its name in messages.
         forward: See `Forward`.
         backward: See `Backward`.
-        module: The Python module that it needs besides PyTorch; empty for none.
+        module: The Python module that it needs besides PyTorch; empty if PyTorch is enough.
     """
 
     name: str
@@ -200,8 +199,14 @@ def _lengths(sequences: Sequences) -> dict[str, Any]:
     }
 
 
+def _flash_2() -> Any:
+    from flash_attn import flash_attn_interface
+
+    return flash_attn_interface
+
+
 def _flash_2_forward(inputs: Inputs, sequences: Sequences, scale: float) -> tuple[Tensor, Tensor]:
-    package = importlib.import_module(FLASH_2.module)
+    package = _flash_2()
     settings = {"dropout_p": 0.0, "softmax_scale": scale, "causal": sequences.causal}
     output, lse, *_ = package._flash_attn_varlen_forward(*inputs, **_lengths(sequences), **settings)
     return output, lse
@@ -215,7 +220,7 @@ def _flash_2_backward(
     sequences: Sequences,
     scale: float,
 ) -> Inputs:
-    package = importlib.import_module(FLASH_2.module)
+    package = _flash_2()
     results = Inputs(*(torch.empty_like(tensor) for tensor in inputs))
     package._flash_attn_varlen_backward(
         *(gradient, *inputs, output, lse, *results),
@@ -237,8 +242,14 @@ FLASH_2 = VarlenKernel(
 )
 
 
+def _flash_3() -> Any:
+    import flash_attn_interface
+
+    return flash_attn_interface
+
+
 def _flash_3_forward(inputs: Inputs, sequences: Sequences, scale: float) -> tuple[Tensor, Tensor]:
-    package = importlib.import_module(FLASH_3.module)
+    package = _flash_3()
     settings = {"softmax_scale": scale, "causal": sequences.causal}
     output, lse, *_ = package._flash_attn_forward(*inputs, **_lengths(sequences), **settings)
     return output, lse
@@ -252,7 +263,7 @@ def _flash_3_backward(
     sequences: Sequences,
     scale: float,
 ) -> Inputs:
-    package = importlib.import_module(FLASH_3.module)
+    package = _flash_3()
     results = Inputs(*(torch.empty_like(tensor) for tensor in inputs))
     package._flash_attn_backward(
         *(gradient, *inputs, output, lse),

@@ -1,12 +1,11 @@
 """Liger kernels: fused norms, rotary embeddings and feed-forward layers for GPUs.
 
 transformers applies them to the model that a trainer gets, and would find `LogpModel` there and do
-nothing. So they are applied to the transformers model inside. Those that replace the loss are left
-out, because log-probs are computed without it.
+nothing. So they are applied to the transformers model inside. Those that replace the loss are not
+applied, because log-probs are computed without it.
 """
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -69,7 +68,9 @@ def already_applied() -> Iterator[None]:
 
     It would not recognize the model, and warn that it has no kernels.
     """
-    trainer: Any = importlib.import_module("transformers.trainer")
+    import transformers.trainer
+
+    trainer: Any = transformers.trainer
 
     original = trainer.apply_liger_kernel
     trainer.apply_liger_kernel = lambda *args: None

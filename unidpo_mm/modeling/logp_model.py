@@ -98,8 +98,8 @@ class LogpModel(nn.Module):
         arguments: dict[str, Any] = self.checked(inputs)
         if own_logits:
             logits: Tensor = self.model(**arguments, use_cache=False).logits[row, position]
-            own = F.log_softmax(logits.float(), dim=-1).gather(-1, target_ids[:, None])[:, 0]
-            return own, logits.abs().amax(-1)
+            logps = F.log_softmax(logits.float(), dim=-1).gather(-1, target_ids[:, None])[:, 0]
+            return logps, logits.abs().amax(-1)
         if packing is not None and positions is None:
             positions = plain_positions(base, arguments, packing)
         arguments |= {} if positions is None else {"position_ids": positions}

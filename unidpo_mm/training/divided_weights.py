@@ -1,4 +1,4 @@
-"""What a run prepares differently if weights are divided among processes."""
+"""Steps of preparing a run that differ if weights are divided among processes."""
 
 import logging
 
