@@ -136,7 +136,14 @@ def measure_rows(
     """Encode rows in worker processes (0: in this one) and yield their measurements in order."""
     dataset: Any = rows
     measure = functools.partial(_measured, adapter)
-    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=measure))
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=measure,
+        generator=torch.Generator(),  # draws, as for a new LoRA adapter, do not depend on the rows
+    )
+    return iter(loader)
 
 
 def measure_with_index(
@@ -147,6 +154,7 @@ def measure_with_index(
     Every process encodes a part of them. They are added to the index from time to time, so that an
     interrupted start is not lost.
     """
+    torch.empty((), dtype=torch.int64).random_()  # as before: runs with a seed keep their results
     fingerprint = encoding_fingerprint(adapter)
     path = None if fingerprint is None else index_path(fingerprint)
     index = RowIndex(COLUMNS.empty_table()) if path is None else read_index(path)
