@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test faults test-slow test-parity test-toolkits test-quantization test-serving test-browser test-compat bench check docs format clean
+.PHONY: help demo test faults test-slow test-parity test-toolkits test-quantization test-deepspeed test-serving test-browser test-compat bench check docs format clean
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -43,6 +43,9 @@ test-toolkits: $(VENV)/toolkits/.ready ## compare scores with the functions of V
 test-quantization: $(VENV)/quantization/.ready ## train LoRA adapters on quantized weights
 	PYTHONPATH=$(CURDIR)/$(VENV)/quantization $(BIN)/python -m pytest -m quantization $(ARGS)
 
+test-deepspeed: $(VENV)/deepspeed/.ready ## train with DeepSpeed ZeRO-2 and ZeRO-3 in two processes on the CPU
+	PYTHONPATH=$(CURDIR)/$(VENV)/deepspeed DS_ACCELERATOR=cpu $(BIN)/python -m pytest -m deepspeed $(ARGS)
+
 test-serving: $(VENV)/serving/.ready ## serve exported models with vLLM and transformers on the CPU
 	UNIDPO_MM_SERVING=$(CURDIR)/$(VENV)/serving PYTHONPATH=$(CURDIR)/$(VENV)/transformers-serve \
 		$(BIN)/python -m pytest -m serving $(ARGS)
@@ -65,6 +68,9 @@ $(VENV)/%/.ready: tests/versions/%.txt $(READY)
 	rm -rf $(VENV)/$*
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/$* -r tests/versions/$*.txt
 	@touch $@
+
+# DeepSpeed compiles its kernels when they are first used; none of them is needed on a CPU.
+$(VENV)/deepspeed/.ready: export DS_BUILD_OPS := 0
 
 # vLLM has an environment of its own, since it needs another torch. What `transformers serve` needs
 # is laid over this one, with its dependencies.

@@ -11,6 +11,7 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
+    EncoderInputs,
     ImageRef,
     Media,
     MediaKind,
@@ -78,6 +79,10 @@ class BaseAdapter:
     def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return ids, mask, token types and images."""
         return inputs.tensors
+
+    def tower_inputs(self, kind: MediaKind, inputs: Mapping[str, Tensor]) -> EncoderInputs:
+        """Return nothing: the tower computes what it needs itself."""
+        return EncoderInputs()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids."""

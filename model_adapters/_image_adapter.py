@@ -5,7 +5,7 @@ processor returns for images, and whether the model needs token types that mark 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from unidpo_mm.adapter import AdapterOptions
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
+    EncoderInputs,
     FrameSampling,
     Media,
     MediaKind,
@@ -69,6 +70,7 @@ class ImageTraits:
             tiles; `None` if it returns them per image.
         dropped: Tensors that the processor returns and the model does not take.
         video: The properties for videos; `None` if they are not supported.
+        tower: (kind, tensors) -> what the tower computes from sizes; `None` if it needs nothing.
     """
 
     image_keys: frozenset[str]
@@ -79,6 +81,7 @@ class ImageTraits:
     unit_key: str | None = None
     dropped: frozenset[str] = frozenset()
     video: VideoTraits | None = None
+    tower: Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None = None
 
 
 class ImageAdapter(BaseAdapter):
@@ -124,6 +127,10 @@ class ImageAdapter(BaseAdapter):
         """Return ids, mask, media and, if the model accepts them, positions and token types."""
         positions = {"position_ids": inputs.row_position} if self.traits.sends_positions else {}
         return {**inputs.tensors, **positions}
+
+    def tower_inputs(self, kind: MediaKind, inputs: Mapping[str, Tensor]) -> EncoderInputs:
+        """Return what the tower of the family computes from the sizes of the media of a batch."""
+        return EncoderInputs() if self.traits.tower is None else self.traits.tower(kind, inputs)
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
         refuse_videos(row, self.traits.video, self.model_type)

@@ -1,6 +1,7 @@
 """Qwen-VL-style models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5, GLM-4V, GLM-4.5V and GLM-4.6V."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from unidpo_mm.errors import ModelError, Problem
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import PIXELS, with_size_limits
 from ._model_types import image_type
+from ._qwen_tower import tower_inputs
 from ._videos import VideoTraits, with_small_frames
 
 __all__ = ["ADAPTER"]
@@ -38,6 +40,9 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
         token_types="mm_token_type_ids",
         sends_positions=False,  # M-RoPE: the model computes three positions per token
         video=_video_traits(processor, config),
+        tower=partial(tower_inputs, config.vision_config)
+        if config.model_type in QWEN_TYPES
+        else None,
     )
     # GLM counts the pixels of both frames of a temporal patch, of which an image fills one patch
     frames = config.vision_config.temporal_patch_size if config.model_type in GLM_TYPES else 1

@@ -15,7 +15,14 @@ from torch import Tensor
 from .encoding_choices import LengthPolicy, PromptStyle
 from .errors import ModelError, Problem
 from .model_types import ModelType
-from .records import MEDIA_KINDS, EncodedGroup, MediaKind, ModelInputs, PreferenceRow
+from .records import (
+    MEDIA_KINDS,
+    EncodedGroup,
+    EncoderInputs,
+    MediaKind,
+    ModelInputs,
+    PreferenceRow,
+)
 
 __all__ = [
     "Adapter",
@@ -27,6 +34,7 @@ __all__ = [
     "fillers",
     "generation_inputs",
     "template_kwargs_problems",
+    "tower_inputs",
 ]
 
 RESERVED_TEMPLATE_KWARGS = frozenset(
@@ -120,6 +128,15 @@ def fillers(adapter: "Adapter", *, videos: bool) -> dict[MediaKind, EncodedGroup
     }
 
 
+def tower_inputs(
+    adapter: "Adapter",
+) -> Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None:
+    """Return `Adapter.tower_inputs`; `None` for adapters of other packages that lack it."""
+    compute: Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None
+    compute = getattr(adapter, "tower_inputs", None)
+    return compute
+
+
 def template_kwargs_problems(variables: Any, where: str) -> list[Problem]:
     """Return the problems of variables for the chat template.
 
@@ -200,6 +217,22 @@ class Adapter(Protocol):
 
     def forward_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:
         """Return the keyword arguments for the forward pass of the base model."""
+        ...
+
+    def tower_inputs(self, kind: MediaKind, inputs: Mapping[str, Tensor]) -> EncoderInputs:
+        """Return what the vision tower would compute from the sizes of the media of a batch.
+
+        A tower that derives positions or sequence lengths from sizes copies them from the GPU to
+        the host, which waits for the GPU. Computed here, they move with the batch.
+
+        Args:
+            kind: The kind of media.
+            inputs: Their tensors, on the CPU.
+
+        Returns:
+            Arguments by the names with which transformers accepts them; empty if the tower needs
+            none, or is not known.
+        """
         ...
 
     def generation_inputs(self, inputs: ModelInputs) -> Mapping[str, Tensor]:

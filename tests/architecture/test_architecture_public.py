@@ -38,7 +38,7 @@ def test_accelerate_reads_every_configuration(path: Path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     loaded = load_config_from_file(str(path))
-    assert loaded.num_processes == 2
+    assert loaded.num_processes == (16 if path.stem == "fsdp2_hybrid" else 2)
     assert loaded.mixed_precision == "no"  # the recipe determines it
     assert loaded.use_cpu is ("cpu" in path.stem)
     text = path.read_text(encoding="utf-8")

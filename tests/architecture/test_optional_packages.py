@@ -33,8 +33,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 CLIENTS = {"endpoint", "messages", "sampling", "served_model"}
 """Modules of unidpo_mm.inference that only evaluation imports, for servers."""
 
-DECODERS = {"video_decoding": "av"}
-"""Module of the core -> the package that it imports for rows which most runs do not have."""
+OPTIONAL = {
+    "video_decoding": {"av"},
+    "varlen": {"flash_attn", "flash_attn_interface"},
+    "liger": {"liger_kernel"},
+}
+"""Module of the core -> packages that it imports when a run asks for them, or has such rows."""
 
 IMPORT_ALL = """
 import importlib.util, json, pkgutil, sys
@@ -191,6 +195,7 @@ def test_the_core_imports_required_packages_only(package: str) -> None:
     for module in (ROOT / package).rglob("*.py"):
         if module.stem in CLIENTS and module.parent.name == "inference":
             continue
-        for name in imported(module) - {"unidpo_mm", "model_adapters", DECODERS.get(module.stem)}:
+        ours = {"unidpo_mm", "model_adapters"}
+        for name in imported(module) - ours - OPTIONAL.get(module.stem, set()):
             packages = {canonicalize_name(text) for text in providers.get(name, [])}
             assert packages & required, f"{module.relative_to(ROOT)} imports {name}"

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from builders import load_tiny, make_image, mixed_rows
 from support.commands import run_command
 
-from unidpo_mm.cache.row_index import NUMBERS, add_rows, index_path, read_rows
+from unidpo_mm.cache.row_index import NUMBERS, add_rows, index_path, read_index
 from unidpo_mm.data.digest import row_digests
 from unidpo_mm.data.images import FileImage
 from unidpo_mm.data.measure import encoding_fingerprint
@@ -123,8 +124,25 @@ def test_a_damaged_index_is_written_again(
 
 def test_rows_that_another_process_adds_are_kept(rows: list[PreferenceRow], tmp_path: Path) -> None:
     path = index_path("x")
-    values = dict.fromkeys(NUMBERS, 1)
     keys = row_digests(rows)
-    for key in keys:
-        add_rows(path, {key: {**values, "responses": (1, 2)}})
-    assert read_rows(path) == {key: {"responses": (1, 2), **values} for key in keys}
+    for number, key in enumerate(keys):
+        values = {**dict.fromkeys(NUMBERS, number), "responses": (number, 7)}
+        add_rows(path, {keys[0]: {**values, "responses": ()}, key: values})
+    index = read_index(path)
+    places = index.find(numpy.frombuffer(b"".join([*keys, b"x" * 32]), numpy.uint8).reshape(-1, 32))
+    assert len(index) == len(keys)
+    assert places[-1] == -1
+    prompts = index.columns["prompt"][places[:-1]].tolist()
+    assert prompts == [len(keys) - 1, *range(1, len(keys))]  # the first was added again
+    spans = [index.lengths[index.offsets[n] : index.offsets[n + 1]].tolist() for n in places[:-1]]
+    assert spans == [[], *([n, 7] for n in range(1, len(keys)))]
+
+
+def test_keys_with_the_same_beginning_are_different(tmp_path: Path) -> None:
+    path = index_path("y")
+    keys = [b"a" * 31 + bytes([n]) for n in range(5)]
+    for number in (3, 0, 4):
+        add_rows(path, {keys[number]: {**dict.fromkeys(NUMBERS, number), "responses": (1,)}})
+    index = read_index(path)
+    places = index.find(numpy.frombuffer(b"".join(keys), numpy.uint8).reshape(-1, 32))
+    assert [-1 if n < 0 else int(index.columns["pairs"][n]) for n in places] == [0, -1, -1, 3, 4]

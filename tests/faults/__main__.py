@@ -18,6 +18,7 @@ from faults.report import Section, run_sections
 from support.forked_runs import preload
 
 LORA = ("model.lora={r: 4, dropout: 0.1}", "model.freeze=null")
+STREAM = ("data.sources.0.streaming=true", "data.stream_block=5", "loss.tau_good=3")
 
 
 def wrong_inputs(section: Section, *, verbose: bool) -> None:
@@ -51,6 +52,7 @@ def sections(folder: Path, model: Path, *, verbose: bool) -> dict[str, Callable[
         "damaged checkpoints": bound(damage.damaged_checkpoints, "damage"),
         "kills, one process": bound(kills.random_kills, "k1", kills=60, processes=1),
         "kills, LoRA": bound(kills.random_kills, "lora", kills=20, processes=1, keys=LORA),
+        "kills, streaming": bound(kills.random_kills, "stream", kills=20, processes=1, keys=STREAM),
         "bad inputs": functools.partial(wrong_inputs, verbose=verbose),
         "data check as train": two_commands,
         "torchrun, a process killed": bound(kills.torchrun_kills, "torchrun", processes=2),

@@ -681,7 +681,7 @@ REFUSED = [
     for name, value, words in (
         ("label_smoothing_factor", "0.1", "loss.label_smoothing"),
         ("neftune_noise_alpha", "5", "Remove it"),
-        ("use_liger_kernel", "true", "logps_chunk_size"),
+        ("torch_compile", "true", "use_liger_kernel"),
         ("train_sampling_strategy", "group_by_length", "data.group_by_prompt"),
         ("dataloader_drop_last", "true", "Remove it"),
         ("auto_find_batch_size", "true", "train.memory: auto"),

@@ -76,7 +76,7 @@ def in_pieces_and_masked(
         query, key, value = inputs(tokens, value_width)
         if pieces:
             spans = group_spans(*row_of(spans_of)) if spans_of else group_spans(segment, position)
-            out, _ = by_branch(attend)(nn.Module(), query, key, value, spans, scaling=0.3)
+            out, _ = by_branch(attend, "sdpa")(nn.Module(), query, key, value, spans, scaling=0.3)
             out = out.transpose(1, 2)[:, :, :real]
         else:
             out = F.scaled_dot_product_attention(

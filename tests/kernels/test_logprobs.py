@@ -20,7 +20,14 @@ from builders import (
 )
 from torch import Tensor, nn
 
-from unidpo_mm.kernels.logprobs import LogitTransform, sequence_logps, token_logps
+from unidpo_mm.kernels.logprobs import (
+    LogitTransform,
+    chunk_count,
+    chunk_positions,
+    sequence_logps,
+    token_logps,
+)
+from unidpo_mm.modeling import logp_model as logp_model_module
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
 from unidpo_mm.records import EncodedGroup, GroupBatch, Preferences, RowInfo
@@ -173,9 +180,51 @@ def test_logits_exist_for_one_chunk_of_response_positions_at_a_time(
     assert shapes
     assert all(len(shape) == 2 and shape[0] <= 4 for shape in shapes)
     rows = sum(shape[0] for shape in shapes)
-    probe = int(grad)  # one position shows whether the head trains
     recomputed = grad and head_trains
-    assert rows == batch.targets.ids.numel() * (1 + recomputed) + probe  # responses, no prompts
+    assert rows == batch.targets.ids.numel() * (1 + recomputed)  # responses, no prompts
+
+
+def test_a_chunk_has_a_gigabyte_of_logits_on_a_gpu() -> None:
+    assert chunk_positions(151_936) == 1728
+    assert 0.9 * 2**30 < 1728 * 151_936 * 4 <= 2**30
+    assert chunk_positions(32_000) > chunk_positions(151_936)
+    assert chunk_positions(10**9) == 64
+    assert [chunk_count(n, 512) for n in (0, 1, 512, 513)] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_processes_call_the_head_equally_often(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, trains: bool
+) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    head = loaded.model.get_output_embeddings()
+    head.requires_grad_(trains)
+    calls: list[int] = []
+    head.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    batch = batch_of(loaded, mixed_rows(images=False))
+    results = []
+    for same in (False, True):
+        logp_model = logp_model_of(loaded, chunk_size=64)
+        logp_model.same_chunks = same
+        monkeypatch.setattr(logp_model_module, "maximum", lambda counts: [7])  # of another process
+        calls.clear()
+        loaded.model.zero_grad()
+        logps = compute_logps(logp_model, loaded.adapter, batch)
+        logps.sum().backward()
+        grads = {n: p.grad for n, p in loaded.model.named_parameters() if p.grad is not None}
+        results.append((len(calls), logps.detach(), grads))
+    (few, expected, grads), (seven, computed, same_grads) = results
+    assert few < seven == 7 * (1 + trains)  # a head that trains runs again in the backward pass
+    assert torch.equal(computed, expected)
+    assert relative_difference(same_grads, grads) == 0
+
+
+def test_a_head_without_visible_weights_is_run_to_see_whether_it_trains() -> None:
+    weight = torch.randn(5, 3, requires_grad=True)
+    hidden = torch.randn(4, 3)
+    logps = token_logps(hidden, torch.arange(4), lambda rows: rows @ weight.T)
+    (gradient,) = torch.autograd.grad(logps.sum(), weight)
+    assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("chunk_size", [3, 1000])

@@ -101,6 +101,21 @@ def test_shared_prompts_do_not_change_log_probs_of_other_decoders(
     torch.testing.assert_close(packed_logps, plain_logps, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("layout", "side"), [("packed", "right"), ("packed", "left"), ("joined", "right")]
+)
+def test_spans_of_the_collator_are_those_of_the_tensors(
+    unchanged: Any, layout: str, side: str
+) -> None:
+    rows = mixed_rows(images=True)
+    plain, shared = batches(unchanged("llava"), rows, layout=layout, side=side)
+    inputs = shared.inputs
+    from_lines = packing.Packing(inputs.segment, inputs.row_position, inputs.spans).spans
+    assert torch.equal(from_lines, packing.group_spans(inputs.segment, inputs.row_position))
+    assert len(inputs.spans) == len(rows)
+    assert not plain.inputs.spans
+
+
 @pytest.mark.parametrize("model_type", ["llama", "qwen2_vl", "llava"])
 def test_sums_in_double_precision_agree_to_ten_digits(
     checkpoint: Checkpoint, model_type: str
@@ -144,7 +159,7 @@ def test_images_and_prompts_are_computed_once_per_group(checkpoint: Checkpoint) 
     assert int((packed.inputs.segment == 0).sum()) == prompts
 
 
-def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
+def as_one_prompt(segment: Tensor, row_position: Tensor, lines: Any) -> packing.Packing:
     """Return a packing in which all groups of a joined row are the prompt of the first one."""
     later = row_position.clamp(min=1)
     later[0, 0] = 0
@@ -158,11 +173,12 @@ def as_one_prompt(segment: Tensor, row_position: Tensor) -> packing.Packing:
 def test_a_mistake_in_the_layout_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str, model_type: str
 ) -> None:
-    sizes = {"sliding_window": 64} if model_type == "mistral" else {}
+    sizes = {"sliding_window": 8} if model_type == "mistral" else {}
     loaded = load_tiny(load_family("text").tiny(tmp_path, model_type=model_type, **sizes))
     enable_packing(loaded.model)
     layout = "joined" if mistake == "group attends to group" else "packed"
     plain, packed = batches(loaded, mixed_rows(images=False), layout=layout)
+    packed = with_inputs(packed, spans=())  # they are read from the changed tensors
     if mistake == "group attends to group":
         monkeypatch.setattr(logp_model, "Packing", as_one_prompt)
     elif mistake == "branch attends to branch":

@@ -10,6 +10,7 @@ from builders import mixed_rows, row
 from trainers import config, make_trainer, state_of
 
 from unidpo_mm.config import LoraOptions
+from unidpo_mm.data import collate
 from unidpo_mm.errors import ModelError
 from unidpo_mm.kernels import packing
 from unidpo_mm.training.console import layout_line
@@ -135,8 +136,12 @@ def test_rows_stay_plain_if_packed_responses_would_see_each_other(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attention ignores the segments of a row, as in a state-space model."""
-    spans = packing.group_spans
-    monkeypatch.setattr(packing, "group_spans", lambda seg, pos: spans(seg.clamp(max=1), pos))
+    spans = collate._spans
+
+    def as_one_response(*args: Any) -> Any:
+        return tuple((*span[:4], sum(span[4:])) for span in spans(*args))
+
+    monkeypatch.setattr(collate, "_spans", as_one_response)
     rows = mixed_rows(images=False)
     trainer = make_trainer(checkpoint("llama"), rows, config(tmp_path))
     assert trainer.layout.layout == "plain"
@@ -151,7 +156,7 @@ def test_rows_stay_plain_if_packed_rows_raise_an_error(
     def broken(*_: Any) -> Any:
         raise IndexError("no such span")
 
-    monkeypatch.setattr(packing, "group_spans", broken)
+    monkeypatch.setattr(collate, "_spans", broken)
     trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), config(tmp_path))
     assert trainer.layout.layout == "plain"
     assert "packed rows fail with IndexError: no such span" in trainer.layout.reason

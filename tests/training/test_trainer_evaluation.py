@@ -13,6 +13,7 @@ from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
+from unidpo_mm.data.workers import batch_of
 from unidpo_mm.errors import DataError
 from unidpo_mm.modeling.logp_model import compute_logps
 from unidpo_mm.records import Pair, PreferenceRow
@@ -167,7 +168,8 @@ def test_evaluation_disables_dropout_and_restores_training_mode(
 
     def measured() -> dict[str, float]:
         sums = MetricSums(trainer.parts.settings.loss)
-        evaluate_pairs(policy, trainer.get_eval_dataloader(), trainer.preference_step, sums)
+        batches = map(batch_of, trainer.get_eval_dataloader())
+        evaluate_pairs(policy, batches, trainer.preference_step, sums)
         return sums.means()
 
     assert measured() == measured()

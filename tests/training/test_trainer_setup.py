@@ -18,10 +18,10 @@ from unidpo_mm import UniDPOTrainer
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import DataError, ModelError, RecipeError, UniDPOError
 from unidpo_mm.modeling.references.kinds import FrozenCopy, LoraOff
+from unidpo_mm.training.preparing import _check_sharding
 from unidpo_mm.training.resuming import CheckpointedTrainer
 from unidpo_mm.training.saving import SavingTrainer
 from unidpo_mm.training.step import preference_step
-from unidpo_mm.training.trainer import _check_fsdp
 
 Checkpoint = Callable[[str], Path]
 ROWS = mixed_rows(images=False)
@@ -501,7 +501,31 @@ def test_fsdp_that_accelerate_would_ignore_is_refused(tmp_path: Path) -> None:
     from accelerate.utils import DistributedType
 
     args: Any = SimpleNamespace(fsdp=["full_shard"])
+    state = SimpleNamespace()
     for kind in (DistributedType.NO, DistributedType.MULTI_CPU):
         with pytest.raises(UniDPOError, match=f"accelerate uses {kind.value}"):
-            _check_fsdp(args, SimpleNamespace(distributed_type=kind))
-    _check_fsdp(args, SimpleNamespace(distributed_type=DistributedType.FSDP))
+            _check_sharding(args, SimpleNamespace(distributed_type=kind, state=state))
+    _check_sharding(args, SimpleNamespace(distributed_type=DistributedType.FSDP, state=state))
+
+
+def test_ways_to_shard_that_would_hang_or_skip_nothing_are_refused() -> None:
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+    from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
+
+    kind = DistributedType.FSDP
+    args: Any = SimpleNamespace(fsdp=True, on_nonfinite="skip", deepspeed_plugin=None)
+
+    def accelerator(version: int, policy: Any) -> Any:
+        plugin = SimpleNamespace(fsdp_version=version, auto_wrap_policy=policy)
+        return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(fsdp_plugin=plugin))
+
+    _check_sharding(args, accelerator(2, None))
+    with pytest.raises(UniDPOError, match="version 1 of FSDP"):
+        _check_sharding(args, accelerator(1, None))
+    with pytest.raises(UniDPOError, match="wrapped by their size"):
+        _check_sharding(args, accelerator(2, size_based_auto_wrap_policy))
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=2, zero3_init_flag=False)
+    with pytest.raises(UniDPOError, match="none can be skipped"):
+        _check_sharding(args, accelerator(2, None))

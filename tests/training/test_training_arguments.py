@@ -19,7 +19,6 @@ from unidpo_mm.errors import RecipeError
 REFUSED = {
     "label_smoothing_factor": 0.1,
     "neftune_noise_alpha": 5,
-    "use_liger_kernel": True,
     "train_sampling_strategy": "group_by_length",
     "dataloader_drop_last": True,
     "auto_find_batch_size": True,

@@ -37,7 +37,7 @@ Directory = Annotated[
 ]
 
 cache = typer.Typer(
-    help="List, verify or remove cached reference log-probs, image features and row lengths.",
+    help="List, verify or remove cached reference log-probs, image features, rows and row lengths.",
     no_args_is_help=True,
 )
 
@@ -63,9 +63,11 @@ def verify(
     """Check every entry; repair or remove damaged stores."""
     from ..cache.feature_store import verify_features
     from ..cache.reference_store import verify_references
+    from ..cache.row_files import verify_row_files
     from ..cache.row_index import verify_row_indexes
 
-    for verify_kind in (verify_references, verify_features, verify_row_indexes):
+    kinds = (verify_references, verify_features, verify_row_indexes, verify_row_files)
+    for verify_kind in kinds:
         for result in verify_kind(directory, dry_run=dry_run):
             typer.echo(f"  {result.path.name[:12]}  {_outcome(result)}")
 
@@ -92,7 +94,7 @@ def prune(
     ]
     for store in removed:
         typer.echo(_line(store))
-        if not dry_run and store.kind == "features":
+        if not dry_run and store.kind in ("features", "data"):
             shutil.rmtree(store.path, ignore_errors=True)
         elif not dry_run:
             remove_store(store.path)
@@ -104,9 +106,10 @@ def prune(
 def _stores(directory: Path | None) -> "list[StoreInfo]":
     from ..cache.feature_store import list_features
     from ..cache.reference_store import list_references
+    from ..cache.row_files import list_row_files
     from ..cache.row_index import list_row_indexes
 
-    kinds = (list_references, list_features, list_row_indexes)
+    kinds = (list_references, list_features, list_row_indexes, list_row_files)
     return [store for list_kind in kinds for store in list_kind(directory)]
 
 
@@ -117,6 +120,8 @@ def _line(store: "StoreInfo") -> str:
     content = f"image features of {counted(store.entries, 'prompt')}"
     if store.kind == "rows":
         content = f"lengths of {counted(store.entries, 'row')}"
+    if store.kind == "data":
+        content = counted(store.entries, "row")
     if store.kind == "references":
         compute = store.settings.get("compute", "?")
         content = f"{store.model or '(unnamed)'}, {compute}: {counted(store.entries, 'response')}"

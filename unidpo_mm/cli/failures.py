@@ -32,7 +32,7 @@ ACTIVITIES = {
     ("modeling/load.py", "load_family_and_adapter"): "loading the processor of the model",
     ("modeling/load.py", "load_weights"): "loading the weights of the model",
     ("training/setup.py", "prepare_model"): "preparing the model",
-    ("training/setup.py", "build_run_reference"): "preparing the reference",
+    ("training/run_reference.py", "build_run_reference"): "preparing the reference",
     ("training/startup_checks.py", "check_start"): "checking the layout of batches",
     ("training/run.py", "write_record"): "writing the record of the run",
     ("transformers/trainer.py", "train"): "training",

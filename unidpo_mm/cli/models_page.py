@@ -45,7 +45,8 @@ of vision tower and projector, the bytes are:
   again, and keeps about $c = 20 d + 6 q + 4 k + 8 f$ bytes per token ($26 d$ in full training,
   where hidden states are in float32), where $q$ and $k$ are the widths of queries and keys, and $f$
   is that of the feed-forward layer. $W$ is the size of the vocabulary: the logits of 512 tokens and
-  their gradients.
+  their gradients, with `train.logps_chunk_size: 512`. By default, a GPU computes up to a gigabyte
+  of logits at a time.
 
 A frozen copy of the model (`reference: frozen_copy`) adds the trained weights once more. Images add
 activations of the vision tower, and PyTorch keeps a reserve. A GB has 10⁹ bytes.

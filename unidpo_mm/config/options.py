@@ -35,6 +35,7 @@ from .values import (
     PositiveShare,
     Scale,
     Seconds,
+    Teraflops,
 )
 
 __all__ = [
@@ -131,6 +132,8 @@ class DataOptions:
     """`group` weights every prompt equally, however many pairs its responses make."""
     preflight: Annotated[bool, HARMLESS] = True
     """Whether every row, image and video is checked before training starts."""
+    stream_block: Count = 1000
+    """Number of records of a streamed source that are shuffled together."""
     worker_timeout: Annotated[Seconds, HARMLESS] = 600.0
     """Maximum number of seconds that a data worker may take for a batch; 0: no limit."""
 
@@ -166,12 +169,21 @@ class TrainOptions:
     memory: Annotated[ActivationMemory | None, HONORED] = None
     """`auto`, or gigabytes for the activations of a micro-batch: exactly as many layers as
     necessary are checkpointed. Null: `activation_checkpointing` decides, all of them or none."""
+    tokens_per_micro_batch: Count | None = None
+    """Maximum number of tokens of a micro-batch per device, padding included, instead of
+    `per_device_train_batch_size`: as many groups as fit, those of similar lengths together if rows
+    are padded. A longer group is a micro-batch of its own. Needs `data.preflight`. Null: no
+    limit."""
     learning_rates: Annotated[dict[str, LearningRate] | None, HONORED] = None
     """Part of the model -> its learning rate; all others use `learning_rate`."""
+    device_peak_tflops: Annotated[Teraflops | None, HARMLESS] = None
+    """Peak of one device in teraFLOPS, to which `mfu` in the log refers; null: that of common GPUs
+    in 16 bits, otherwise there is no `mfu`."""
     disable_dropout: bool = True
     """Whether every dropout of the policy is set to 0, as in TRL."""
-    logps_chunk_size: Annotated[Count, HONORED] = 512
-    """Number of response positions whose logits exist at a time."""
+    logps_chunk_size: Annotated[Count | None, HONORED] = None
+    """Number of response positions whose logits exist at a time; null: as many as have a gigabyte
+    of logits on a GPU, 512 on a CPU."""
     eval_generations: Annotated[NonNegative, HARMLESS] = 4
     """Number of held-out prompts for which a response is generated and logged at each
     evaluation."""

@@ -8,7 +8,12 @@ from transformers import TrainingArguments
 
 from ..secrets import is_secret_key, mask_secrets
 from .aliases import rename_former_options
-from .checks.python_arguments import check_arguments, check_processes, use_cpu_without_gpus
+from .checks.python_arguments import (
+    check_arguments,
+    check_processes,
+    choose_workers,
+    use_cpu_without_gpus,
+)
 from .loss_aliases import LossAliases, register_losses
 from .options import Options
 from .sections import ScoreOptions
@@ -41,6 +46,9 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     """Log level of transformers on all processes but the first, which prints the warnings."""
     logging_nan_inf_filter: bool = False
     """False, unlike in transformers, so that a NaN loss is logged as NaN."""
+    dataloader_num_workers: int | None = None  # type: ignore[assignment] # null is resolved
+    """Number of processes that read data; null: 4 on CUDA (persistent, each 2 batches ahead), else
+    0."""
     remove_unused_columns: bool = False
     """Rows keep their fields until the adapter encodes them."""
     accelerator_config: dict[str, Any] | str | None = field(default=None)
@@ -61,6 +69,7 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
             # The sampler adds fillers of weight 0, so that all processes have as many batches.
             self.accelerator_config = {"dispatch_batches": False, "even_batches": False, **options}
         use_cpu_without_gpus(self)
+        choose_workers(self)
         super().__post_init__()  # type: ignore[no-untyped-call] # as transformers wrote it
         check_processes(self)
 

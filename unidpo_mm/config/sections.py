@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from .values import Count, Fraction, Name, Names, Scale, Share
+from .values import Count, Fraction, Name, Names, Scale, Share, Weight
 
 __all__ = [
     "LoraOptions",
@@ -138,6 +138,13 @@ class SourceOptions(Section):
     """Split of a data set on a hub, or of one that `datasets` saved."""
     subset: Name | None = None
     """Configuration of a data set on a hub, or an entry of `dataset_info.json`."""
+    repeat: Count = 1
+    """How often each row of the source occurs in an epoch."""
+    streaming: bool = False
+    """Whether the rows are read while the run trains and not before, for data that are too large to
+    be read first; then all sources are read like this, and `train.max_steps` is required."""
+    weight: Weight = 1.0
+    """How often rows are drawn from a source that is streamed, in relation to the others."""
     scores: Annotated[ScoreOptions, BeforeValidator(_or_defaults)] = ScoreOptions()
     """The meaning of the scores; by default, they are used as they are."""
     reasoning: Literal["keep", "strip"] | None = None

@@ -11,8 +11,8 @@ The flat list of targets contains, for every response token, the position of the
 predicts it, which is the one before it in the plain row.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from ..errors import DataError, Problem
 from ..records import (
     CacheKeys,
     EncodedGroup,
+    EncoderInputs,
     GroupBatch,
     Layout,
     MediaInputs,
@@ -36,10 +37,17 @@ from ..records import (
 )
 from .workers import error_of
 
-__all__ = ["GroupCollator", "collate", "collate_prompts"]
+__all__ = ["COUNTS", "GroupCollator", "collate", "collate_prompts"]
+
+COUNTS = ("tokens", "positions", "targets", "images")
+"""Numbers of a batch for the log: tokens, tokens with padding, response tokens, and images and
+videos, without those of fillers. They are counted before the batch is moved to a device."""
 
 PADDING = -1
 """Segment of padding."""
+
+TowerInputs = Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs]
+"""Computes arguments of the vision tower from the tensors of a kind of media."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +64,13 @@ class GroupCollator:
     layout: Layout = "plain"
     media_once: bool = False
     keyed: bool = False
+    tower_inputs: TowerInputs | None = None
     fillers: Mapping[MediaKind, EncodedGroup] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, Any]:
-        """Return ``{"batch": GroupBatch}``: the trainer moves only mappings to the device.
+        """Return ``{"batch": GroupBatch, "counts": ...}``, see `COUNTS`.
+
+        It is a mapping because the trainer moves only mappings to the device.
 
         If a data worker could not encode a row, return ``{"error": UniDPOError}``.
         """
@@ -77,8 +88,9 @@ class GroupCollator:
             layout=self.layout,
             media_once=self.media_once,
             keyed=self.keyed,
+            tower_inputs=self.tower_inputs,
         )
-        return {"batch": batch}
+        return {"batch": batch, "counts": _counts(groups, batch)}
 
 
 def collate(
@@ -89,6 +101,7 @@ def collate(
     layout: Layout = "plain",
     media_once: bool = False,
     keyed: bool = False,
+    tower_inputs: TowerInputs | None = None,
 ) -> GroupBatch:
     """Return the batch of groups. Padding side and layout do not change results.
 
@@ -100,6 +113,7 @@ def collate(
         media_once: Whether plain rows share the media of their group: the batch then contains them
             once, with their order, and not once per row. Packed rows always do.
         keyed: Whether to add cache keys of responses, images and videos.
+        tower_inputs: See `Adapter.tower_inputs`; `None` if the model computes them itself.
 
     Raises:
         DataError: If there are no groups.
@@ -109,8 +123,14 @@ def collate(
     rows = _rows(groups, layout)
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.row.source for group in groups))
+    media = _media(groups, rows, once=media_once)
+    if tower_inputs is not None:
+        media = {
+            kind: replace(part, encoder=tower_inputs(kind, part.inputs))
+            for kind, part in media.items()
+        }
     return GroupBatch(
-        inputs=_model_inputs(layout, groups, rows, grid, pad_token_id, once=media_once),
+        inputs=_model_inputs(layout, rows, grid, pad_token_id, media),
         targets=_targets(rows, grid),
         scores=torch.cat([group.preferences.scores for group in groups]),
         pairs=_units(groups, "pair", sources),
@@ -124,7 +144,8 @@ def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> Mo
     """Return left-padded prompts [B, T] and their images, for generation."""
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
-    return _model_inputs("plain", prompts, rows, grid, pad_token_id, once=False)
+    media = _media(prompts, rows, once=False)
+    return _model_inputs("plain", rows, grid, pad_token_id, media)
 
 
 @dataclass(frozen=True)
@@ -213,19 +234,26 @@ class _Grid:
 
 def _model_inputs(
     layout: Layout,
-    groups: Sequence[EncodedGroup],
     rows: Sequence[_Row],
     grid: _Grid,
     pad_token_id: int,
-    *,
-    once: bool,
+    media: Mapping[MediaKind, MediaInputs],
 ) -> ModelInputs:
     return ModelInputs(
         layout=layout,
         tokens=_token_inputs(rows, grid, pad_token_id),
-        media=_media(groups, rows, once=once),
+        media=media,
         segment=grid.place([row.segment for row in rows], PADDING),
         row_position=grid.place([row.row_position for row in rows], 0),
+        spans=() if layout == "plain" else _spans(rows, grid),
+    )
+
+
+def _spans(rows: Sequence[_Row], grid: _Grid) -> tuple[tuple[int, ...], ...]:
+    """Return the places of the groups, see `ModelInputs.spans`."""
+    return tuple(
+        (number, start, 0, row.group.prompt_ids.numel(), *(ids.numel() for ids in row.responses))
+        for row, (number, start) in zip(rows, grid.starts, strict=True)
     )
 
 
@@ -238,6 +266,16 @@ def _token_inputs(rows: Sequence[_Row], grid: _Grid, pad_token_id: int) -> dict[
         tensors = [row.extras.get(name, torch.zeros_like(row.ids)) for row in rows]
         inputs[name] = grid.place(tensors, 0)
     return inputs
+
+
+def _counts(groups: Sequence[EncodedGroup], batch: GroupBatch) -> dict[str, int]:
+    tokens = batch.inputs.tokens
+    return {
+        "tokens": int(tokens["attention_mask"].sum()),
+        "positions": tokens["input_ids"].numel(),
+        "targets": batch.targets.ids.numel(),
+        "images": sum(group.row.media for group in groups if group.weight > 0),
+    }
 
 
 def _cache_keys(groups: Sequence[EncodedGroup]) -> CacheKeys:
@@ -292,11 +330,18 @@ def _media_inputs(groups: Sequence[EncodedGroup], kind: MediaKind) -> dict[str, 
 
 
 def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate along the first dimension; pad the others with zeros."""
+    """Concatenate along the first dimension; pad the others with zeros.
+
+    Images are most of a batch, so a tensor is copied once, and not at all if it is the only one.
+    """
+    if len(tensors) == 1:
+        return tensors[0]
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
 
     def padded(tensor: Tensor) -> Tensor:
         missing = [full - size for full, size in zip(shape, tensor.shape[1:], strict=True)]
+        if not any(missing):
+            return tensor
         return F.pad(tensor, [n for size in reversed(missing) for n in (0, size)])
 
     return torch.cat([padded(tensor) for tensor in tensors])

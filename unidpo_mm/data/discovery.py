@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import DataError, Problem
 from .files import READERS, Record, kind_of, read_file
-from .hf_datasets import hub_records, saved_records
+from .hf_datasets import hub_listing, saved_records
 from .locations import SourceListing, SourceLocation
 from .registry import read_entry
 
@@ -43,22 +43,21 @@ def list_source(location: SourceLocation) -> SourceListing:
         return read_entry(path, location, list_source)
     if is_file:
         location.refuse(split="a file has no splits", subset="a file has no subsets")
-        return SourceListing(read_file(path))
-    if is_dir:
-        return SourceListing(_directory(path, location))
-    return SourceListing(hub_records(location))
+        return SourceListing(read_file(path), files=(path,))
+    return _directory(path, location) if is_dir else hub_listing(location)
 
 
-def _directory(path: Path, location: SourceLocation) -> Iterator[Record]:
+def _directory(path: Path, location: SourceLocation) -> SourceListing:
     """Return the records of all data files of a directory, or of one split, file by file.
 
     In a clone of a data set repository, the files may be in subdirectories. `datasets` reads the
     directories that it has saved, and configurations.
     """
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return saved_records(location)
+        saved = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
+        return SourceListing(saved_records(location), files=saved)
     if location.subset is not None:
-        return hub_records(location)
+        return hub_listing(location)
     files = _data_files(path.iterdir()) or _data_files(path.rglob("*"))
     if not files:
         problem = "the directory contains no Parquet, JSONL, JSON or Arrow file"
@@ -69,7 +68,7 @@ def _directory(path: Path, location: SourceLocation) -> Iterator[Record]:
         problem = f"the directory contains files of several kinds ({', '.join(kinds)})"
         remedy = "Use one of the files, or move each kind into its own directory"
         raise DataError(Problem(location.path, problem, remedy))
-    return _file_records(files)
+    return SourceListing(_file_records(files), files=tuple(files))
 
 
 def _data_files(paths: Iterable[Path]) -> list[Path]:

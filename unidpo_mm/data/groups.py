@@ -7,38 +7,51 @@ pairs of a prompt end up in different steps; in a joined row, they are in the sa
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy
 
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
+from .joining import join_rows, weigh_by_group
+from .row_table import RowTable, columns_of, table_of, take_rows
 
-__all__ = ["group_by_prompt", "join_single_responses", "prompt_key", "weight_by_group"]
+__all__ = [
+    "group_by_prompt",
+    "join_single_responses",
+    "prompt_key",
+    "repeat_sources",
+    "train_on_responses",
+    "weight_by_group",
+]
 
-MAX_NAMES = 3
-"""Number of rows in the name of a joined row; the others are counted."""
 
-
-def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> list[PreferenceRow]:
+def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> Sequence[PreferenceRow]:
     """Join rows that share source, domain, prompt and images.
 
     Args:
         rows: The rows; those without pairs are not joined.
         max_pairs: The maximum number of pairs of a joined row, so that it fits into a micro-batch.
     """
-    joined: list[list[PreferenceRow]] = []
-    open_group: dict[Hashable, list[PreferenceRow]] = {}
-    pairs: dict[int, int] = defaultdict(int)
-    for row in rows:
-        key = _key(row)
+    table = table_of(rows)
+    keys = zip(table.keys("group"), table.media_keys, strict=True)
+    joined: list[list[int]] = []
+    open_group: dict[Hashable, int] = {}
+    pairs: list[int] = []
+    for number, (key, count) in enumerate(zip(keys, table.columns.pairs.tolist(), strict=True)):
         group = open_group.get(key)
-        if group is None or not row.pairs or pairs[id(group)] + len(row.pairs) > max_pairs:
-            group = []
-            joined.append(group)
-            if row.pairs:
+        if group is None or not count or pairs[group] + count > max_pairs:
+            group = len(joined)
+            joined.append([])
+            pairs.append(0)
+            if count:
                 open_group[key] = group
-        group.append(row)
-        pairs[id(group)] += len(row.pairs)
-    return [group[0] if len(group) == 1 else _join(group) for group in joined]
+        joined[group].append(number)
+        pairs[group] += count
+    if isinstance(rows, RowTable):
+        return rows.joined(joined)
+    groups = ([rows[number] for number in group] for group in joined)
+    return [group[0] if len(group) == 1 else join_rows(group) for group in groups]
 
 
 def join_single_responses(
@@ -61,7 +74,7 @@ def join_single_responses(
             problems.extend(error.problems)
     joined = []
     for group in by_prompt.values():
-        row = group[0] if len(group) == 1 else _join(group)
+        row = group[0] if len(group) == 1 else join_rows(group)
         row_ids = {single.responses[0]: single.id for single in reversed(group)}
         ids = [row_ids[response] for response in row.responses]
         pairs = tuple(Pair(n, m, row_id=f"{ids[n]} + {ids[m]}") for n, m in pairing(row.responses))
@@ -72,17 +85,29 @@ def join_single_responses(
     return joined
 
 
-def weight_by_group(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+def weight_by_group(rows: Sequence[PreferenceRow]) -> Sequence[PreferenceRow]:
     """Divide the weights of each row's pairs by their number, to weight all prompts equally."""
-    return [
-        dataclasses.replace(
-            row,
-            pairs=tuple(
-                dataclasses.replace(pair, weight=pair.weight / len(row.pairs)) for pair in row.pairs
-            ),
-        )
-        for row in rows
-    ]
+    return (
+        rows.weighted_by_group() if isinstance(rows, RowTable) else list(map(weigh_by_group, rows))
+    )
+
+
+def repeat_sources(
+    rows: Sequence[PreferenceRow], repeats: Mapping[str, int]
+) -> Sequence[PreferenceRow]:
+    """Return rows with those of each source as often as `repeats` says."""
+    if all(number == 1 for number in repeats.values()):
+        return rows
+    columns = columns_of(rows)
+    times = numpy.array([repeats.get(name, 1) for name in columns.source_names])
+    return take_rows(rows, numpy.repeat(numpy.arange(len(rows)), times[columns.source]).tolist())
+
+
+def train_on_responses(rows: Sequence[PreferenceRow]) -> Sequence[PreferenceRow]:
+    """Return the rows that have target responses, with only these responses."""
+    if isinstance(rows, RowTable):
+        return rows.for_responses()
+    return [row.for_responses() for row in rows if row.targets()]
 
 
 def prompt_key(row: PreferenceRow, media: Sequence[str]) -> Hashable:
@@ -99,32 +124,3 @@ def _key(row: PreferenceRow) -> Hashable:
     media = tuple(item.key() for item in row.media)
     rendering = row.raw, row.tools, row.template_kwargs, row.reasoning
     return row.source, row.domain, row.messages, rendering, media
-
-
-def _join(rows: Sequence[PreferenceRow]) -> PreferenceRow:
-    """Return a row with the distinct responses and the pairs of all rows."""
-    numbers: dict[tuple[str, float | None], int] = {}
-    responses: list[Response] = []
-    pairs = []
-    for row in rows:
-        for response in row.responses:
-            if (response.text, response.score) not in numbers:
-                numbers[response.text, response.score] = len(responses)
-                responses.append(dataclasses.replace(response, field=""))
-        joined = [numbers[response.text, response.score] for response in row.responses]
-        pairs += [
-            Pair(joined[p.chosen], joined[p.rejected], p.weight, p.row_id or row.id)
-            for p in row.pairs
-        ]
-    return dataclasses.replace(
-        rows[0],
-        id=_joined_name([row.id for row in rows]),
-        where=_joined_name([row.where for row in rows]),
-        responses=tuple(responses),
-        pairs=tuple(pairs),
-    )
-
-
-def _joined_name(names: Sequence[str]) -> str:
-    rest = len(names) - MAX_NAMES
-    return " + ".join(names[:MAX_NAMES]) + (f" + {rest} more" if rest > 0 else "")

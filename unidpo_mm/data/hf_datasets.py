@@ -8,9 +8,15 @@ from typing import Any
 from ..errors import DataError, Problem
 from .files import ArrowRecord, Record
 from .invalid_value import brief
-from .locations import SourceLocation
+from .locations import SourceListing, SourceLocation
 
-__all__ = ["arrow_records", "hub_records", "record_list_problem", "saved_records"]
+__all__ = [
+    "arrow_records",
+    "dataset_fingerprint",
+    "hub_listing",
+    "record_list_problem",
+    "saved_records",
+]
 
 
 def record_list_problem(records: Any, name: str) -> Problem | None:
@@ -54,19 +60,38 @@ def saved_records(location: SourceLocation) -> Iterator[Record]:
     return _records(dataset[location.chosen_split(dataset)], location.path)
 
 
-def hub_records(location: SourceLocation) -> Iterator[Record]:
-    """Yield the records of a data set on a hub."""
+def hub_listing(location: SourceLocation) -> SourceListing:
+    """Return the records of a data set on a hub.
+
+    Raises:
+        DataError: If it cannot be loaded.
+    """
     from datasets import load_dataset
 
     split = location.split or "train"
     try:
-        dataset = load_dataset(location.path, location.subset, split=split)
+        streaming = location.streaming
+        dataset = load_dataset(location.path, location.subset, split=split, streaming=streaming)
     except Exception as error:  # the library raises errors of many kinds
         problem = f"neither a local file nor a data set that can be loaded ({error})"
         about_split = "split" in str(error)  # then the library lists the splits
         remedy = "Set the source's 'split' to one of them" if about_split else "Correct the path"
         raise DataError(Problem(location.path, problem, remedy)) from error
-    yield from _records(dataset, location.path)
+    fingerprint = None if streaming else dataset_fingerprint(dataset)
+    files = tuple(Path(file["filename"]) for file in getattr(dataset, "cache_files", ()))
+    return SourceListing(
+        _records(dataset, location.path),
+        files=None if fingerprint is None else files,
+        fingerprint=fingerprint,
+    )
+
+
+def dataset_fingerprint(dataset: Any) -> str | None:
+    """Return what identifies the records of a `Dataset`; `None` if a transform changes them."""
+    if (getattr(dataset, "format", None) or {}).get("type") == "custom":
+        return None
+    fingerprint = getattr(dataset, "_fingerprint", None)
+    return None if fingerprint is None else str(fingerprint)
 
 
 def _records(dataset: Any, path: str) -> Iterator[Record]:

@@ -1,17 +1,15 @@
 """Read data sources into rows, and report all problems of all sources."""
 
-import difflib
 import functools
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import ImagesSection, ScoreOptions, SourceOptions
-from ..errors import DataError, Problem, counted
+from ..config import ImagesSection, SourceOptions
+from ..errors import DataError, Problem
 from ..plugins import FORMATS, load
 from ..records import PreferenceRow
 from .decoding import MAX_PIXELS
@@ -20,22 +18,27 @@ from .discovery import WHOLE_FILE, list_source
 from .files import ArrowRecord, Record
 from .formats import Context
 from .groups import join_single_responses
-from .hf_datasets import arrow_records, record_list_problem
+from .hf_datasets import arrow_records, dataset_fingerprint, record_list_problem
 from .images import ImageRules
 from .locations import SourceListing, SourceLocation
 from .rendering import TEMPLATE_COLUMN, template_kwargs_of, with_reasoning
-from .scores import PairCounts, form_pairs, mapping_to, select_pairs
+from .row_store import RowSpool, open_rows, source_key
+from .row_table import RowTable, concatenated
+from .scores import form_pairs, mapping_to, select_pairs
+from .source_report import Loaded, SourceReport
 
 __all__ = [
     "DataFiles",
     "Loaded",
     "ReadOptions",
+    "RecordReader",
     "SourceReport",
     "load_rows",
     "log_reports",
     "read_records",
     "read_sources",
     "rows_from_records",
+    "source_prefixes",
 ]
 
 
@@ -77,85 +80,6 @@ class DataFiles:
     images: ImagesSection = field(default_factory=ImagesSection)
 
 
-@dataclass
-class SourceReport:
-    """Counts from reading a source.
-
-    Attributes:
-        source: Name of the source.
-        records: Number of records.
-        refused: Number of records with problems.
-        rows: Number of rows read from them.
-        formats: Format -> number of its records.
-        columns: Columns that these formats read.
-        unread: Column -> number of records in which it has a value that their format does not read.
-        pairs: Counts from selecting pairs.
-        score_options: The options for selecting pairs.
-        stripped: Number of responses whose reasoning was removed.
-    """
-
-    source: str
-    records: int = 0
-    refused: int = 0
-    rows: int = 0
-    formats: Counter[str] = field(default_factory=Counter)
-    columns: set[str] = field(default_factory=set)
-    unread: Counter[str] = field(default_factory=Counter)
-    pairs: PairCounts = field(default_factory=PairCounts)
-    score_options: ScoreOptions = field(default_factory=ScoreOptions)
-    stripped: int = 0
-
-    def sentences(self) -> list[str]:
-        """Return notes about the source for the user, as sentences."""
-        sentences = self.pairs.sentences(self.score_options)
-        unread = [f"{name} ({rows:,})" for name, rows in self.unread.items() if rows]
-        if unread:
-            sentences.append(f"unused columns: {', '.join(unread)}")
-        for name in filter(self.unread.get, self.unread):
-            if column := similar_column(name, self.columns):
-                sentences.append(
-                    f"if the unused column '{name}' is '{column}', set the source's columns to "
-                    f"{{{column}: {name}}}"
-                )
-        if self.stripped:
-            sentences.append(f"reasoning was removed from {counted(self.stripped, 'response')}")
-        return sentences
-
-
-def similar_column(name: str, columns: Iterable[str]) -> str | None:
-    """Return the column that a name misspells or whose words it has in another order."""
-
-    def words(column: str) -> str:
-        return " ".join(sorted(map(str.lower, re.findall("[A-Z]?[a-z]+", column))))
-
-    spelled = {words(column): column for column in sorted(columns) if column != name}
-    near = difflib.get_close_matches(words(name), spelled, n=1, cutoff=0.85)
-    return spelled[near[0]] if near else None
-
-
-@dataclass
-class Loaded:
-    """Rows of sources, and the problems of records that could not be read.
-
-    Attributes:
-        rows: The rows.
-        problems: All problems.
-        source_problems: The part of `problems` that remains if invalid records are skipped.
-        reports: One report per source.
-    """
-
-    rows: list[PreferenceRow] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    source_problems: list[Problem] = field(default_factory=list)
-    reports: list[SourceReport] = field(default_factory=list)
-
-    def refuse(self, problems: Iterable[Problem]) -> None:
-        """Add problems that remain if invalid records are skipped."""
-        new = list(problems)
-        self.problems += new
-        self.source_problems += new
-
-
 def log_reports(reports: Iterable[SourceReport]) -> None:
     """Log the reports of sources as warnings."""
     for report in reports:
@@ -165,7 +89,7 @@ def log_reports(reports: Iterable[SourceReport]) -> None:
 
 def load_rows(
     sources: Sequence[SourceOptions], options: ReadOptions = DEFAULTS
-) -> list[PreferenceRow]:
+) -> Sequence[PreferenceRow]:
     """Return the rows of all sources, in order.
 
     Raises:
@@ -180,10 +104,8 @@ def load_rows(
 def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAULTS) -> Loaded:
     """Return the rows that could be read, and the problems of the others; see `load_rows`."""
     loaded = Loaded()
-    names = Counter(source.source_name for source in sources)
-    for number, source in enumerate(sources, start=1):
-        # two files may have the same name in different directories
-        prefix = source.source_name if names[source.source_name] == 1 else f"{number}:{source.path}"
+    parts: list[Sequence[PreferenceRow]] = []
+    for source, prefix in zip(sources, source_prefixes(sources), strict=True):
         try:
             location = SourceLocation(path=source.path, split=source.split, subset=source.subset)
             listing = list_source(location)
@@ -192,19 +114,34 @@ def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAUL
             loaded.refuse(error.problems)
             loaded.reports.append(SourceReport(source.source_name, score_options=source.scores))
             continue
-        result = reader.read(listing.records)
-        if not result.problems and not reader.report.records:
+        result = reader.read()
+        if not result.problems and not result.reports[0].records:
             text = "the file contains no rows"
             result.refuse([Problem(source.path, text, "Use a file with rows")])
-        for part in fields(loaded):
-            getattr(loaded, part.name).extend(getattr(result, part.name))
+        parts.append(result.rows)
+        loaded.problems += result.problems
+        loaded.source_problems += result.source_problems
+        loaded.reports += result.reports
+    loaded.rows = parts[0] if len(parts) == 1 else concatenated(parts)
     loaded.refuse(_duplicate_ids(loaded.rows))
     return loaded
 
 
+def source_prefixes(sources: Sequence[SourceOptions]) -> list[str]:
+    """Return the beginning of the ids of rows of each source.
+
+    Two files may have the same name in different directories.
+    """
+    names = Counter(source.source_name for source in sources)
+    return [
+        source.source_name if names[source.source_name] == 1 else f"{number}:{source.path}"
+        for number, source in enumerate(sources, start=1)
+    ]
+
+
 def rows_from_records(
     records: Iterable[Any], *, source: str = "data", images: Path | None = None
-) -> list[PreferenceRow]:
+) -> Sequence[PreferenceRow]:
     """Return the rows of records in memory: dicts, a `datasets.Dataset`, or existing rows.
 
     Raises:
@@ -235,12 +172,16 @@ def read_records(
     problem = record_list_problem(records, path)
     if problem is not None:
         return Loaded([], [problem], [problem], [SourceReport(source.source_name)])
-    if hasattr(records, "with_format"):
+    is_dataset = hasattr(records, "with_format")
+    fingerprint = dataset_fingerprint(records) if is_dataset else None
+    if is_dataset:
         records = arrow_records(records)
     numbered = ((path, number, record) for number, record in enumerate(records, start=1))
-    listing = SourceListing(numbered)
-    reader = _Reader(source, listing, options, path=path, prefix=source.source_name)
-    loaded = reader.read(listing.records)
+    files = None if fingerprint is None else ()
+    listing = SourceListing(numbered, files=files, fingerprint=fingerprint)
+    spool = RowSpool(in_memory=not is_dataset)
+    reader = _Reader(source, listing, options, path=path, prefix=source.source_name, spool=spool)
+    loaded = reader.read()
     loaded.refuse(_duplicate_ids(loaded.rows))
     return loaded
 
@@ -256,8 +197,11 @@ class _Reader:
         *,
         path: str,
         prefix: str,
+        spool: RowSpool | None = None,
     ) -> None:
         self.source, self.path, self.prefix = source, path, prefix
+        self.listing, self.options = listing, options
+        self.spool = RowSpool() if spool is None else spool
         self.columns = {**listing.columns, **source.columns}
         self.unmapped = listing.unmapped - source.columns.keys()
         name = source.format or listing.format
@@ -286,10 +230,13 @@ class _Reader:
         self.single_responses: list[PreferenceRow] = []
         self.missing_columns = set(self.columns)
 
-    def read(self, records: Iterable[Record]) -> Loaded:
+    def read(self) -> Loaded:
         """Return the rows and problems of the records."""
+        key = self._key()
+        if (stored := open_rows(key, self.source)) is not None:
+            return stored
         try:
-            for path, number, record in records:
+            for path, number, record in self.listing.records:
                 self.report.records += 1
                 if isinstance(record, Problem) and number == WHOLE_FILE:
                     self.loaded.refuse([record])
@@ -297,13 +244,24 @@ class _Reader:
                     self._read_record(f"{path} row {number}", record)
         except DataError as error:  # the rest of the file cannot be read
             self.loaded.refuse(error.problems)
+        joined_media = any(row.media for row in self.single_responses)
         self._join()
-        self.report.rows = len(self.loaded.rows)
         for column in sorted(self.missing_columns if self.report.records else ()):
             problem = f"no row has a column '{self.columns[column]}'"
             remedy = "Use the name of a column of the file, or remove the entry"
             self.loaded.refuse([Problem(f"{self.path}, columns.{column}", problem, remedy)])
+        self.report.rows = len(self.spool)
+        if self.loaded.problems or joined_media or key != self._key():
+            key = None  # media may change, and with them the rows that are joined
+        self.loaded.rows = self.spool.finish(self.report, key)
         return self.loaded
+
+    def _key(self) -> str | None:
+        """Return a digest of what is read and how; `None` if it cannot be compared."""
+        options, name = self.options, self.source.source_name
+        settings: list[Any] = [options.score_scale, options.max_pixels, options.private_downloads]
+        settings += [options.needs_scores(name), self.path, self.prefix]
+        return source_key(self.source, self.listing, settings)
 
     def _read_record(self, where: str, record: Any) -> None:
         """Read a record, or keep it if it is a `PreferenceRow` already."""
@@ -311,7 +269,7 @@ class _Reader:
             if isinstance(record, Problem):
                 raise DataError(record)
             if isinstance(record, PreferenceRow):
-                self.loaded.rows.append(self._with_reasoning(record))
+                self.spool.append(self._with_reasoning(record))
             else:
                 self._parse(where, record)
         except DataError as error:
@@ -381,10 +339,44 @@ class _Reader:
     def _select_pairs(self, row: PreferenceRow) -> None:
         selected = select_pairs(row, self.source.scores, self.report.pairs)
         if selected is not None:
-            self.loaded.rows.append(selected)
+            self.spool.append(selected)
+
+
+class RecordReader:
+    """Reads single records of a source that is streamed; see `_Reader` for the arguments."""
+
+    def __init__(
+        self,
+        source: SourceOptions,
+        listing: SourceListing,
+        options: ReadOptions,
+        *,
+        path: str,
+        prefix: str,
+    ) -> None:
+        self._reader = _Reader(source, listing, options, path=path, prefix=prefix)
+
+    def __call__(self, record: Record) -> Sequence[PreferenceRow]:
+        """Return the rows of a record: one, or none if its pairs are not selected.
+
+        Raises:
+            DataError: If the record is not valid, or its rows depend on other records.
+        """
+        reader, (path, number, content) = self._reader, record
+        reader.spool, reader.loaded = RowSpool(in_memory=True), Loaded()
+        reader.report.records = number
+        reader._read_record(f"{path} row {number}", content)
+        if reader.loaded.problems:
+            raise DataError(reader.loaded.problems)
+        if reader.single_responses:
+            text = "the format has one response per record, which are joined by their prompts"
+            raise DataError(Problem(f"{path} row {number}", text, "Remove streaming"))
+        return reader.spool.finish(reader.report, None)
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
+    if isinstance(rows, RowTable) and len(set(rows.keys("id"))) == len(rows):
+        return
     first: dict[str, PreferenceRow] = {}
     for row in rows:
         before = first.setdefault(row.id, row)

@@ -19,11 +19,13 @@ class SourceLocation:
             one saved by `datasets`, a registry `dataset_info.json`, or a data set on a hub.
         split: Split of a directory or of a data set on a hub; `None` for ``train``.
         subset: Configuration of a data set on a hub, or name of an entry of a registry.
+        streaming: Whether a data set on a hub is read without downloading all of it first.
     """
 
     path: str
     split: str | None = None
     subset: str | None = None
+    streaming: bool = False
 
     def refuse(self, **reasons: str) -> None:
         """Raise a `DataError` with a reason if a split or subset is set that does not exist.
@@ -61,6 +63,8 @@ class SourceListing:
         format: Name of the format; `None` to detect it from the columns.
         unmapped: Columns of the format that are ignored because the registry does not map them.
         folder: Directory that relative image paths start from; `None` for that of the path.
+        files: Files that the records depend on; `None` if these are not known.
+        fingerprint: Of a data set of `datasets`: what identifies its records, besides the files.
     """
 
     records: Iterator[Record]
@@ -68,3 +72,5 @@ class SourceListing:
     format: str | None = None
     unmapped: frozenset[str] = frozenset()
     folder: Path | None = None
+    files: tuple[Path, ...] | None = None
+    fingerprint: str | None = None

@@ -5,31 +5,36 @@ the digest of its content, with the content of its images, so it does not depend
 place. Rows with problems are not part of the index: they are encoded at each start, and reported.
 """
 
-import contextlib
 import functools
 import hashlib
-import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ..adapter import Adapter, encode_checked
-from ..cache.row_index import COLUMNS, add_rows, index_path, read_rows
+from ..cache.row_index import COLUMNS, NUMBERS, RowIndex, add_rows, index_path, read_index
+from ..distributed import gather_objects, place_among_processes, saves_for_machine
 from ..errors import DataError, Problem
 from ..extras import installed_version
 from ..records import MEDIA_KINDS, PreferenceRow
-from .digest import row_digests
+from .code_digest import code_digest
+from .columns import Ragged
+from .row_table import table_of, take_rows
 
-__all__ = ["MeasuredRow", "measure_rows", "measure_with_index"]
+__all__ = ["MeasuredRow", "Measurements", "measure_rows", "measure_with_index"]
 
 PACKAGES = ("unidpo-mm", "transformers", "tokenizers", "pillow", "av")
 """Packages whose version may change how a row is encoded."""
+
+SAVED_ROWS = 50_000
+"""Number of rows that are encoded before they are added to the index."""
 
 
 @dataclass(frozen=True)
@@ -78,37 +83,108 @@ class MeasuredRow:
         return self.prompt + sum(self.responses)
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """The measurements of all rows.
+
+    Attributes:
+        numbers: Name of a number of `MeasuredRow` -> its values, [N].
+        responses: Tokens of the responses of each row.
+        refused: Index of a row that cannot be encoded -> its measurement, with its problems.
+    """
+
+    numbers: dict[str, NDArray[Any]]
+    responses: Ragged
+    refused: dict[int, MeasuredRow]
+
+    @classmethod
+    def of(
+        cls, index: RowIndex, places: NDArray[Any], added: Mapping[int, MeasuredRow]
+    ) -> "Measurements":
+        """Return the measurements at places of an index, and those of other rows.
+
+        Args:
+            index: The index.
+            places: [N] The place of each row; -1 for those in `added`.
+            added: Index of a row -> its measurement.
+        """
+        indexed = places >= 0
+        numbers = {name: numpy.zeros(len(places), dtype=numpy.int64) for name in NUMBERS}
+        for name, values in numbers.items():
+            values[indexed] = index.columns[name][places[indexed]]
+            values[list(added)] = [getattr(row, name) for row in added.values()]
+        stored = Ragged(index.offsets, index.lengths)
+        new = Ragged.of((row.responses for row in added.values()), numpy.int64)
+        order = numpy.where(indexed, places, 0)
+        order[list(added)] = len(stored) + numpy.arange(len(added))
+        refused = {number: row for number, row in added.items() if row.problems}
+        return cls(numbers, Ragged.join([stored, new]).take(order), refused)
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+    def __getitem__(self, index: int) -> MeasuredRow:
+        if index in self.refused:
+            return self.refused[index]
+        values: dict[str, Any] = {name: int(row[index]) for name, row in self.numbers.items()}
+        return MeasuredRow(**values, responses=tuple(self.responses[index].tolist()))
+
+
 def measure_rows(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
 ) -> Iterator[MeasuredRow]:
     """Encode rows in worker processes (0: in this one) and yield their measurements in order."""
     dataset: Any = rows
     measure = functools.partial(_measured, adapter)
-    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=measure))
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=measure,
+        generator=torch.Generator(),  # draws, as for a new LoRA adapter, do not depend on the rows
+    )
+    return iter(loader)
 
 
 def measure_with_index(
     rows: Sequence[PreferenceRow], adapter: Adapter, *, workers: int = 0
-) -> Iterator[MeasuredRow]:
-    """Yield the measurements of rows in order; encode only those that the index does not have."""
+) -> Measurements:
+    """Return the measurements of rows; encode only those that the index does not have.
+
+    Every process encodes a part of them. They are added to the index from time to time, so that an
+    interrupted start is not lost.
+    """
+    torch.empty((), dtype=torch.int64).random_()  # as before: runs with a seed keep their results
     fingerprint = encoding_fingerprint(adapter)
-    if fingerprint is None:
-        yield from measure_rows(rows, adapter, workers=workers)
-        return
-    path = index_path(fingerprint)
-    index = {key: MeasuredRow(**values) for key, values in read_rows(path).items()}
-    keys = row_digests(rows)
-    missing = [row for row, key in zip(rows, keys, strict=True) if key not in index]
-    encoded = measure_rows(missing, adapter, workers=workers)
-    added: dict[bytes, dict[str, Any]] = {}
-    for key in keys:
-        measured = index.get(key) or next(encoded)
-        if key not in index and not measured.problems:
-            names = (name for name in COLUMNS.names if name != "key")
-            added[key] = {name: getattr(measured, name) for name in names}
-        yield measured
-    if added:
-        add_rows(path, added)
+    path = None if fingerprint is None else index_path(fingerprint)
+    index = RowIndex(COLUMNS.empty_table()) if path is None else read_index(path)
+    keys = numpy.zeros((len(rows), 32), numpy.uint8) if path is None else table_of(rows).digests()
+    places = index.find(keys)
+    missing = sorted(set().union(*gather_objects(numpy.flatnonzero(places < 0).tolist())))
+    places[missing] = -1  # also those that only another machine lacks
+    added: dict[int, MeasuredRow] = {}
+    for start in range(0, len(missing), SAVED_ROWS):
+        part = missing[start : start + SAVED_ROWS]
+        measured = dict(zip(part, _measure_shared(rows, part, adapter, workers), strict=True))
+        added |= measured
+        if path is not None and saves_for_machine():
+            encoded = {n: row for n, row in measured.items() if not row.problems}
+            add_rows(path, {keys[n].tobytes(): _numbers(row) for n, row in encoded.items()})
+    return Measurements.of(index, places, added)
+
+
+def _measure_shared(
+    rows: Sequence[PreferenceRow], numbers: Sequence[int], adapter: Adapter, workers: int
+) -> list[MeasuredRow]:
+    """Return the measurements of rows with these numbers, each encoded by one of the processes."""
+    rank, processes = place_among_processes()
+    encoded = measure_rows(take_rows(rows, numbers[rank::processes]), adapter, workers=workers)
+    parts = gather_objects(list(encoded))
+    return [parts[place % processes][place // processes] for place in range(len(numbers))]
+
+
+def _numbers(measured: MeasuredRow) -> dict[str, Any]:
+    return {name: getattr(measured, name) for name in ("responses", *NUMBERS)}
 
 
 def encoding_fingerprint(adapter: Adapter) -> str | None:
@@ -126,7 +202,7 @@ def encoding_fingerprint(adapter: Adapter) -> str | None:
     )
     content = {
         "versions": {name: _version(name) for name in PACKAGES},
-        "code": [_code(type(adapter)), _code(type(adapter.processor))],
+        "code": [code_digest(type(adapter)), code_digest(type(adapter.processor))],
         "options": [repr(adapter.options), repr(adapter.limits)],
         "tokenizer": backend.to_str(),
         "templates": [_template(adapter.processor), _template(tokenizer)],
@@ -142,20 +218,6 @@ def _version(package: str) -> str | None:
         return installed_version(package)
     except PackageNotFoundError:
         return None
-
-
-def _code(kind: type) -> str:
-    """Return the name of a class and a digest of its source.
-
-    Versions alone do not cover a family in a user's file, nor this package while it is developed.
-    """
-    digest = hashlib.sha256()
-    with contextlib.suppress(OSError, TypeError):
-        source = Path(inspect.getsourcefile(kind) or "")
-        package = (source.parent / "__init__.py").is_file()
-        for file in sorted(source.parent.glob("*.py")) if package else [source]:
-            digest.update(file.read_bytes())
-    return f"{kind.__module__}.{kind.__qualname__} {digest.hexdigest()}"
 
 
 def _template(processor: Any) -> str:

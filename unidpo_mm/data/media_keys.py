@@ -8,9 +8,12 @@ from ..records import ImageRef, PreferenceRow, VideoRef
 from .images import FileImage, MemoryImage, identity, in_threads
 from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo, video_identity
 
-__all__ = ["MediaKeys"]
+__all__ = ["UNREADABLE", "MediaKeys", "content_key", "media_name"]
 
 MediaRef = ImageRef | VideoRef
+
+UNREADABLE = "unreadable "
+"""Beginning of the key of an image or a video that cannot be read."""
 
 
 class MediaKeys:
@@ -24,19 +27,19 @@ class MediaKeys:
         media: dict[str, MediaRef] = {}
         for row in rows:
             for ref in row.media:
-                media.setdefault(_name(ref), ref)
-        self._keys = dict(zip(media, in_threads(_content_key, media.values()), strict=True))
+                media.setdefault(media_name(ref), ref)
+        self._keys = dict(zip(media, in_threads(content_key, media.values()), strict=True))
 
     def key(self, media: MediaRef) -> str:
         """Return the key of an image or a video."""
-        return self._keys[_name(media)]
+        return self._keys[media_name(media)]
 
     def of(self, row: PreferenceRow) -> tuple[str, ...]:
         """Return the keys of a row's images and videos."""
         return tuple(map(self.key, row.media))
 
 
-def _name(media: MediaRef) -> str:
+def media_name(media: MediaRef) -> str:
     """Return a name that is equal for the same image or video; it is valid in this process only."""
     if isinstance(media, MemoryImage | MemoryVideo):
         return f"memory {id(media.content)}"
@@ -45,11 +48,12 @@ def _name(media: MediaRef) -> str:
     return f"{type(media).__name__} {identity(media)}"  # type: ignore[arg-type] # only images are left
 
 
-def _content_key(media: MediaRef) -> str:
+def content_key(media: MediaRef) -> str:
+    """Return a hash of the content of an image or a video; a unique text if it is unreadable."""
     try:
         if isinstance(media, FileImage):
             with media.path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         return media.key()
     except (OSError, ValueError, DataError):
-        return f"unreadable {media.describe()}"
+        return f"{UNREADABLE}{media.describe()}"

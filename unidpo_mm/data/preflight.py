@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy
+
 from ..adapter import Adapter
 from ..errors import ImageError, Problem, RowTooLong
 from ..records import Layout, PreferenceRow
-from .groups import prompt_key
-from .measure import MeasuredRow, measure_with_index
-from .media_keys import MediaKeys
+from .columns import RowColumns
+from .measure import MeasuredRow, Measurements, measure_with_index
+from .row_table import table_of, take_rows
 
 __all__ = ["Preflight", "survey"]
 
@@ -72,28 +74,43 @@ class Preflight:
         """The kinds of media in the rows, for messages."""
         return "images or videos" if self.videos else "images"
 
-    def count(self, row: PreferenceRow, measured: MeasuredRow) -> None:
-        """Add the counts of a row that is not skipped."""
-        self.rows += 1
-        self.pairs += len(row.pairs)
-        self.responses += len(row.responses)
-        self.images += len(row.images)
-        self.videos += len(row.videos)
-        self.domains[row.domain] += 1
-        self.longest = max(self.longest, measured.longest)
-        self.cut_responses += measured.truncated
-        self.shrunk_images += measured.shrunk
-        self.shortened_videos += measured.shortened
-        self.identical_pairs += measured.identical
-        self.tokens.update({"plain": measured.plain, "packed": measured.packed})
-        units, maximum = measured.pairs or len(measured.responses), self.tokens_of_pair
-        padded = len(measured.responses) * measured.longest
-        maximum["plain"] = max(maximum["plain"], padded / units)
-        maximum["packed"] = max(maximum["packed"], measured.packed / units)
+    def count(self, columns: RowColumns, measured: Measurements) -> None:
+        """Add the counts of rows, except those that cannot be encoded."""
+        encoded = numpy.ones(len(columns), dtype=bool)
+        encoded[list(measured.refused)] = False
+        numbers = {name: values[encoded] for name, values in measured.numbers.items()}
+        columns = columns.take(numpy.flatnonzero(encoded))
+        self.rows = len(columns)
+        self.pairs, self.responses = int(columns.pairs.sum()), int(columns.responses.sum())
+        self.images, self.videos = int(columns.images.sum()), int(columns.videos.sum())
+        domains = numpy.bincount(columns.domain, minlength=len(columns.domain_names))
+        self.domains.update(
+            {name: n for name, n in zip(columns.domain_names, domains.tolist(), strict=True) if n}
+        )
+        self.cut_responses = int(numbers["truncated"].sum())
+        self.shrunk_images = int(numbers["shrunk"].sum())
+        self.shortened_videos = int(numbers["shortened"].sum())
+        self.identical_pairs = int(numbers["identical"].sum())
+        lengths = measured.responses.take(numpy.flatnonzero(encoded))
+        if not len(columns):
+            return
+        starts, responses = lengths.offsets[:-1], lengths.lengths
+        longest = numbers["prompt"] + numpy.maximum.reduceat(lengths.values, starts)
+        total = numpy.add.reduceat(lengths.values, starts)
+        packed = numbers["prompt"] + total
+        plain = responses * numbers["prompt"] + total
+        self.longest = int(longest.max())
+        self.tokens.update({"plain": int(plain.sum()), "packed": int(packed.sum())})
+        units = numpy.where(numbers["pairs"] > 0, numbers["pairs"], responses)
+        self.tokens_of_pair = {
+            "plain": float((responses * longest / units).max()),
+            "packed": float((packed / units).max()),
+        }
 
-    def kept(self, rows: Sequence[PreferenceRow], first: int = 0) -> list[PreferenceRow]:
+    def kept(self, rows: Sequence[PreferenceRow], first: int = 0) -> Sequence[PreferenceRow]:
         """Return the rows that are not skipped; `first` is the index of the first one."""
-        return [row for number, row in enumerate(rows, start=first) if number not in self.skipped]
+        numbers = (n for n in range(len(rows)) if n + first not in self.skipped)
+        return take_rows(rows, numbers) if self.skipped else rows
 
 
 def survey(
@@ -118,29 +135,28 @@ def survey(
         keep: Whether to keep the measurements of each row.
     """
     result = Preflight()
-    readable: list[PreferenceRow] = []
     problems: list[Problem] = []
     total = 0
-    training = len(rows) if training is None else training
-    measured_rows = measure_with_index(rows, adapter, workers=workers)
-    for number, (row, measured) in enumerate(zip(rows, measured_rows, strict=True)):
-        if keep:
-            result.measured.append(measured)
-        if not measured.problems:
-            result.count(row, measured)
-            if number < training:
-                readable.append(row)
-        elif drop_long and measured.kind is RowTooLong:
+    measured = measure_with_index(rows, adapter, workers=workers)
+    table = table_of(rows)
+    result.count(table.columns, measured)
+    if keep:
+        result.measured = [measured[number] for number in range(len(rows))]
+    for number, refused in measured.refused.items():
+        if drop_long and refused.kind is RowTooLong:
             result.too_long += 1
             result.skipped.add(number)
-        elif max_skipped_fraction and issubclass(measured.kind, ImageError):
-            result.unreadable += measured.problems
+        elif max_skipped_fraction and issubclass(refused.kind, ImageError):
+            result.unreadable += refused.problems
             result.skipped.add(number)
         else:
-            total += len(measured.problems)
-            problems += measured.problems[: MAX_PROBLEMS - len(problems)]
-    keys = MediaKeys(readable)
-    result.prompts = len({prompt_key(row, keys.of(row)) for row in readable})
+            total += len(refused.problems)
+            problems += refused.problems[: MAX_PROBLEMS - len(problems)]
+    keys = zip(table.keys("prompt"), table.media_keys, strict=True)
+    readable = range(len(rows) if training is None else training)
+    result.prompts = len(
+        {key for number, key in zip(readable, keys, strict=False) if number not in measured.refused}
+    )
     if len(result.skipped) - result.too_long > max_skipped_fraction * len(rows):
         total += len(result.unreadable)
         problems += result.unreadable[: MAX_PROBLEMS - len(problems)]

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ def _listing(
     if not valid or not (maximum is None or 0 < maximum < sys.maxsize):
         text = f"'num_samples' is {str(maximum)[:40]!r}"
         raise InvalidValue(text, "Use an integer above 0")
-    inner = _inner_location(entry, folder)
-    records: Iterator[Record] = islice(list_source(inner).records, maximum)
+    location = replace(_inner_location(entry, folder), streaming=location.streaming)
+    inner = list_source(location)
+    records: Iterator[Record] = islice(inner.records, maximum)
     names = {TAGS[tag]: name for tag, name in tags.items() if name and name != TAGS[tag]}
     if formatting != "alpaca" and names:
         roles = ("messages", "chosen", "rejected")
@@ -109,6 +111,8 @@ def _listing(
         unmapped=frozenset(role for role in ONLY_MAPPED if not columns.get(role)),
         format="alpaca" if formatting == "alpaca" else "sharegpt",
         folder=folder,
+        files=inner.files,
+        fingerprint=json.dumps([entry, inner.fingerprint]),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from ..config import ScoreOptions
 from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
+from .row_table import columns_of
 
 __all__ = ["PairCounts", "form_pairs", "mapping_to", "select_pairs", "zero_weight_problems"]
 
@@ -145,8 +146,8 @@ def select_pairs(
 
 def zero_weight_problems(rows: Sequence[PreferenceRow]) -> list[Problem]:
     """Return a problem if all pairs have weight 0, so that the model would not be trained."""
-    weights = [pair.weight for row in rows for pair in row.pairs]
-    if not weights or any(weights):
+    weights = columns_of(rows).weights.values
+    if not len(weights) or weights.any():
         return []
     all_pairs = f"the weights of all {len(weights):,} pairs are"
     whose = "the weight of the only pair is" if len(weights) == 1 else all_pairs

@@ -1,18 +1,18 @@
 """Split rows into training and held-out ones by prompt and image, never by pair."""
 
-import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ..records import PreferenceRow
+from .row_table import RowTable, table_of, take_rows
 
 __all__ = ["split_rows"]
 
 
 def split_rows(
     rows: Sequence[PreferenceRow], fraction: float, *, seed: int
-) -> tuple[list[PreferenceRow], list[PreferenceRow]]:
+) -> tuple[Sequence[PreferenceRow], Sequence[PreferenceRow]]:
     """Return (training, held-out) rows.
 
     Rows that share an image stay together, as do rows without images that share their prompt, so
@@ -26,9 +26,11 @@ def split_rows(
         seed: Seed of the selection of clusters.
     """
     held_out: set[int] = set()
+    table = table_of(rows)
+    domains = table.columns.domain.tolist()
     by_domain: dict[str, list[list[int]]] = defaultdict(list)
-    for cluster in _clusters(rows):
-        by_domain[rows[cluster[0]].domain].append(cluster)
+    for cluster in _clusters(table):
+        by_domain[table.columns.domain_names[domains[cluster[0]]]].append(cluster)
     for domain, clusters in sorted(by_domain.items()):
         target = fraction * sum(len(cluster) for cluster in clusters)
         random.Random(f"{seed}-{domain}").shuffle(clusters)
@@ -38,24 +40,25 @@ def split_rows(
                 break
             held_out.update(cluster)
             taken += len(cluster)
-    training = [row for number, row in enumerate(rows) if number not in held_out]
-    return training, [row for number, row in enumerate(rows) if number in held_out]
+    training = [number for number in range(len(rows)) if number not in held_out]
+    return take_rows(rows, training), take_rows(rows, sorted(held_out))
 
 
-def _clusters(rows: Sequence[PreferenceRow]) -> list[list[int]]:
+def _clusters(table: RowTable) -> list[list[int]]:
     """Return row numbers that belong together, in the order of their first row."""
-    from networkx.utils import UnionFind
+    parents = list(range(len(table)))
 
-    clusters = UnionFind(range(len(rows)))
-    first_with: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        for key in _keys(row):
-            clusters.union(number, first_with.setdefault(key, number))
-    return sorted(map(sorted, clusters.to_sets()))
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = number = parents[parents[number]]
+        return number
 
-
-def _keys(row: PreferenceRow) -> list[str]:
-    if row.media:
-        return [item.key() for item in row.media]
-    text = "\n".join(f"{message.role}: {message.text}" for message in row.messages)
-    return [hashlib.sha256(text.encode()).hexdigest()]
+    first_with: dict[Hashable, int] = {}
+    for number, (text, media) in enumerate(zip(table.keys("text"), table.media_keys, strict=True)):
+        for key in media or (text,):
+            first, second = root(number), root(first_with.setdefault(key, number))
+            parents[max(first, second)] = min(first, second)  # the root is the first row
+    clusters: dict[int, list[int]] = {}
+    for number in range(len(table)):
+        clusters.setdefault(root(number), []).append(number)
+    return list(clusters.values())

@@ -21,8 +21,11 @@ __all__ = [
     "first_process",
     "gather_entries",
     "gather_objects",
+    "machines_first",
     "maximum",
     "partial_state_loading",
+    "place_among_processes",
+    "saves_for_machine",
     "sum_in_place",
     "true_everywhere",
 ]
@@ -50,6 +53,33 @@ def first_process(compute: Callable[[], Result]) -> Result:
     if isinstance(result, UniDPOError):
         raise result
     return result
+
+
+def place_among_processes() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes."""
+    if not _is_distributed():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def saves_for_machine() -> bool:
+    """Return whether this process writes what all processes of a machine share."""
+    if not _is_distributed():
+        return True
+    return torch.distributed.get_node_local_rank(fallback_rank=0) == 0
+
+
+@contextlib.contextmanager
+def machines_first() -> Iterator[None]:
+    """Let one process of each machine run the body before the others do, which use its files."""
+    first = saves_for_machine()
+    if not first:
+        barrier()
+    try:
+        yield
+    finally:
+        if first:
+            barrier()
 
 
 def true_everywhere(condition: bool, device: torch.device) -> bool:

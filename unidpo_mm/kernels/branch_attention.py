@@ -14,7 +14,9 @@ prompt. Several groups in one row do not attend to each other and cost nothing e
 layer only the output from the last prompt token on is used (`last_layer.py`), so there the prompt
 costs P.
 
-Short groups are computed together instead, see `short_groups.py`.
+Short groups are computed together instead, see `short_groups.py`. On GPUs, where starting many
+small kernels takes longer than running them, a layer takes two calls instead, see `two_calls.py`;
+`backends.py` chooses.
 
 This works for layers whose mask is plain causal. `group_spans` describes the groups; it takes the
 place of the mask on the way to the attention function.
@@ -28,21 +30,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backends import varlen_kernel
 from .group_spans import GroupSpan, are_spans
 from .short_groups import SHORT, attend_together, used_positions
+from .two_calls import attend_in_two_calls
+from .varlen import Inputs
 
-__all__ = ["by_branch"]
+__all__ = ["Attention", "by_branch", "in_one_format"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 """An attention function as transformers registers them."""
 
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+"""Arguments of attention functions that change the scores in a way that pieces do not."""
 
-def by_branch(attend: Attention) -> Attention:
+
+def by_branch(attend: Attention, name: str) -> Attention:
     """Return an attention function that also accepts `group_spans` as its mask.
 
-    With any other mask it is `attend`. Its output is as wide as the values, which may be narrower
-    than queries and keys, as in multi-head latent attention. At padding and unused prompt positions
-    it is 0.
+    With any other mask it is `attend`, which is registered as `name`. Its output is as wide as the
+    values, which may be narrower than queries and keys, as in multi-head latent attention. At
+    padding and unused prompt positions it has no meaning, but it is finite.
     """
 
     def attend_by_branch(
@@ -55,9 +63,17 @@ def by_branch(attend: Attention) -> Attention:
     ) -> tuple[Tensor, Any]:
         if attention_mask is None or not are_spans(attention_mask):
             return attend(module, query, key, value, attention_mask, **kwargs)
+        if extra := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
+            raise ValueError(f"attention in pieces does not support {', '.join(extra)}")
         scale = kwargs.get("scaling")
         rows, heads, width, _ = query.shape
         spans = GroupSpan.of(attention_mask)
+        query, key, value = in_one_format(query, key, value)
+        kernel = varlen_kernel(name, query, key, value)
+        if kernel is not None:
+            tokens = Inputs(*(t.transpose(1, 2).flatten(0, 1) for t in (query, key, value)))
+            output = attend_in_two_calls(tokens, spans, width, scale, kernel)
+            return output.unflatten(0, (rows, width)), None
         short = [span for span in spans if span.length <= SHORT]
         long = [span for span in spans if span.length > SHORT]
         outputs = []
@@ -68,11 +84,24 @@ def by_branch(attend: Attention) -> Attention:
             row, positions = slice(span.row, span.row + 1), slice(span.first, span.end)
             q, k, v = (tensor[row, :, positions] for tensor in (query, key, value))
             outputs.append(_attend_in_pieces(q, k, v, span, scale)[0].transpose(0, 1))
-        used = used_positions([*short, *long], width).to(query.device)
+        used = used_positions([*short, *long], width).to(query.device, non_blocking=True)
         full = value.new_zeros(rows * width, heads, value.shape[-1])
         return full.index_copy(0, used, torch.cat(outputs)).unflatten(0, (rows, width)), None
 
     return attend_by_branch
+
+
+def in_one_format(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors in the number format that attention computes in under autocast.
+
+    Rotary embeddings may return float32 for queries and keys and leave the values in half
+    precision. `scaled_dot_product_attention` converts them itself; other kernels do not.
+    """
+    kind = tensors[0].device.type
+    if kind != "cuda" or not torch.is_autocast_enabled(kind):
+        return [*tensors]
+    dtype = torch.get_autocast_dtype(kind)
+    return [t.to(dtype) if t.dtype == torch.float32 else t for t in tensors]
 
 
 def _attend_in_pieces(

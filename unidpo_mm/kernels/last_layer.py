@@ -45,7 +45,7 @@ def skip_unused_positions(model: Any) -> None:
     """
     layers = decoder_layers(model)
     modules = dict(layers[-1].named_modules()) if layers else {}
-    if ATTENTION not in modules:
+    if ATTENTION not in modules or _has_hooks(layers[-1]):
         return
     hooks = _Hooks()
     layers[-1].register_forward_pre_hook(hooks.mark_unused, with_kwargs=True)
@@ -55,6 +55,11 @@ def skip_unused_positions(model: Any) -> None:
         if name in modules:
             modules[name].register_forward_pre_hook(hooks.gather)
             modules[name].register_forward_hook(hooks.scatter)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    hooks = layer._forward_pre_hooks.values()
+    return any(isinstance(getattr(hook, "__self__", None), _Hooks) for hook in hooks)
 
 
 class _Hooks:
@@ -90,7 +95,8 @@ class _Hooks:
             return
         hidden = args[0] if args else kwargs["hidden_states"]
         self._shape = hidden.shape[:2]
-        self._used = used_positions(GroupSpan.of(mask), hidden.shape[1]).to(hidden.device)
+        used = used_positions(GroupSpan.of(mask), hidden.shape[1])
+        self._used = used.to(hidden.device, non_blocking=True)
 
     def gather(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Replace the input [B, T, D] with its used positions, [1, R, D]."""

@@ -4,7 +4,8 @@ Preference losses need the log-prob of each response token, a single number per 
 output head computes a logit for every token of the vocabulary. The logits of a batch, [B, T, V],
 are often its largest tensor. Here hidden states of the response positions go through the head in
 chunks, so that only [chunk, V] logits exist at a time, and none are kept for the backward pass.
-This module imports torch alone.
+On a GPU, a chunk is as large as a gigabyte of logits: few large products keep it busy. This module
+imports torch alone.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,41 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..records import SequenceLogps, Targets
 
-__all__ = ["LogitTransform", "sequence_logps", "token_logps"]
+__all__ = [
+    "CHUNK_SIZE",
+    "LogitTransform",
+    "chunk_count",
+    "chunk_positions",
+    "sequence_logps",
+    "token_logps",
+]
+
+CHUNK_BYTES = 2**30
+"""Bytes of the float32 logits of a chunk on a GPU."""
+
+CHUNK_SIZE = 512
+"""Positions of a chunk elsewhere: on a CPU, larger chunks are not faster."""
+
+
+def chunk_positions(vocabulary: int) -> int:
+    """Return the number of positions whose logits exist at a time on a GPU.
+
+    Args:
+        vocabulary: Number of logits of a position.
+    """
+    positions = CHUNK_BYTES // (4 * vocabulary)
+    return max(positions // 64 * 64, 64)  # products are fastest for multiples of 64
+
+
+def chunk_count(positions: int, chunk_size: int) -> int:
+    """Return the number of calls of the head for a number of positions, at least one."""
+    return max(-(-positions // chunk_size), 1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +79,8 @@ def token_logps(
     head: Callable[[Tensor], Tensor],
     *,
     transform: LogitTransform | None = None,
-    chunk_size: int = 512,
+    chunk_size: int = CHUNK_SIZE,
+    min_chunks: int = 0,
 ) -> Tensor:
     """Return the log-prob of each target token under the hidden state that predicts it.
 
@@ -64,6 +94,8 @@ def token_logps(
         head: The model's output head, [*, D] -> [*, V].
         transform: What the model does to its logits; `None` for nothing.
         chunk_size: Number of positions whose logits exist at a time.
+        min_chunks: Minimum number of calls of the head; those that are not needed get no positions.
+            Processes that gather the head's weights for every call need the same number of calls.
 
     Returns:
         [M] in float32, or float64 if the head computes in float64.
@@ -84,7 +116,10 @@ def token_logps(
     else:
         compute = partial(_FrozenHeadLogps.apply, chunk_logits)
     chunks = zip(hidden_MD.split(chunk_size), target_ids_M.split(chunk_size), strict=True)
-    return torch.cat([compute(hidden, target_ids) for hidden, target_ids in chunks])
+    logps = [compute(hidden, target_ids) for hidden, target_ids in chunks]
+    for _ in range(len(logps), min_chunks):
+        logps.append(compute(hidden_MD[:0], target_ids_M[:0]))
+    return torch.cat(logps)
 
 
 def _select(logps_CV: Tensor, target_ids_C: Tensor) -> Tensor:
@@ -92,7 +127,14 @@ def _select(logps_CV: Tensor, target_ids_C: Tensor) -> Tensor:
 
 
 def _trains(head: Callable[[Tensor], Tensor], hidden_MD: Tensor) -> bool:
-    """Return whether the head itself needs gradients, however it is wrapped."""
+    """Return whether the head itself needs gradients.
+
+    A head that hides its weights is run on one position. For others this would read all weights in
+    vain, and gather them if they are sharded.
+    """
+    weights = list(head.parameters()) if isinstance(head, nn.Module) else []
+    if weights:
+        return any(weight.requires_grad for weight in weights)
     return head(hidden_MD[:1].detach()).requires_grad
 
 

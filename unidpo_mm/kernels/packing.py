@@ -11,7 +11,7 @@ computed piece by piece, see `branch_attention.py`.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,19 +22,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .branch_attention import by_branch
+from ..records import MediaKind
+from .branch_attention import Attention, by_branch
+from .flexible import by_flex_attention, flex_mask
 from .group_spans import GroupSpan, group_spans
 from .last_layer import skip_unused_positions
 from .token_state import why_stateful
 
-__all__ = ["Packing", "enable_packing", "masks_built", "packed_rows", "plain_positions"]
+__all__ = [
+    "Packing",
+    "enable_packing",
+    "masks_built",
+    "packed_rows",
+    "plain_positions",
+    "positions_of_rows",
+]
 
 PREFIX = "packed_"
 """Prefix of the registered names, before the name of the model's attention kernel."""
 
-KERNELS = ("sdpa", "flex_attention", "eager")
-"""Attention kernels that take any mask. The eager kernel is part of each model, so its name stays
-and only its mask is replaced, inside `packed_rows`."""
+FLASH = ("flash_attention_2", "flash_attention_3")
+"""Attention kernels that take no masks, only `group_spans`. transformers recognizes them by their
+names, so these stay. If a rule needs a mask, `sdpa` computes the layer."""
+
+KERNELS = ("sdpa", "flex_attention", "eager", *FLASH)
+"""Attention kernels that rows can be packed for. The eager kernel is part of each model, so its
+name stays and only its mask is replaced, inside `packed_rows`."""
+
+IN_PIECES = ("sdpa", *FLASH)
+"""Attention kernels that take `group_spans` in place of a mask."""
 
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 """Inputs that mark image and video tokens, which some models count positions by."""
@@ -53,15 +69,26 @@ class Packing:
     Attributes:
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
         row_position: [B, T], the position in the plain row.
+        lines: The places of the groups, see `ModelInputs.spans`; if they are empty, they are read
+            from the tensors, and a GPU has to be waited for.
     """
 
     segment: Tensor
     row_position: Tensor
+    lines: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def spans(self) -> Tensor:
         """The positions of the groups, see `group_spans`."""
-        return group_spans(self.segment, self.row_position)
+        if not self.lines:
+            return group_spans(self.segment, self.row_position)
+        width = max(map(len, self.lines))
+        return torch.tensor([[*line, *[0] * (width - len(line))] for line in self.lines])
+
+    @cached_property
+    def longest_row(self) -> int:
+        """Number of tokens of the longest prompt with one of its responses."""
+        return max(s.prompt + max(s.branches, default=0) for s in GroupSpan.of(self.spans))
 
     def mask_function(self, model_rule: MaskFunction) -> MaskFunction:
         """Return the model's rule applied at plain positions, within each branch and its prompt."""
@@ -86,7 +113,10 @@ _masks_built: ContextVar[int] = ContextVar("masks built", default=0)
 
 
 def masks_built() -> int:
-    """Return the number of masks of whole packed rows that this thread has built so far."""
+    """Return the number of masks of whole packed rows that this thread has built so far.
+
+    Those of FlexAttention on a GPU do not count: it skips what other groups of a row would cost.
+    """
     return _masks_built.get()
 
 
@@ -122,40 +152,89 @@ def enable_packing(model: Any) -> str | None:
         supported = " and ".join(KERNELS)
         return f"the attention kernel '{kernel}' does not accept custom masks ({supported} do)"
     name = _register(kernel)
-    if name == kernel:
-        return None
-    model.set_attn_implementation(name if text is model.config else {"text_config": name})
-    skip_unused_positions(model)
+    if name != kernel:
+        model.set_attn_implementation(name if text is model.config else {"text_config": name})
+    if kernel in IN_PIECES:
+        skip_unused_positions(model)
     return None
 
 
 @cache
 def _register(kernel: str) -> str:
     """Register attention and mask of packed rows for a kernel; return the name to use for it."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     make_mask = ALL_MASK_ATTENTION_FUNCTIONS[kernel]
-    in_pieces = kernel == "sdpa"
-    plain_causal: Any = causal_mask_function
+    make_packed = make_mask if kernel == "eager" else ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
 
     def packed_mask(*args: Any, mask_function: MaskFunction, **kwargs: Any) -> Any:
         packing = _current.get()
-        if packing is not None:
-            if in_pieces and mask_function is plain_causal:
-                return packing.spans
-            _masks_built.set(_masks_built.get() + 1)
-            mask_function = packing.mask_function(mask_function)
-            kwargs = {**kwargs, "allow_is_causal_skip": False}
-        return make_mask(*args, mask_function=mask_function, **kwargs)
+        if packing is None or not _is_of(packing, kwargs):
+            return make_mask(*args, mask_function=mask_function, **kwargs)
+        if kernel in IN_PIECES and _is_causal(mask_function, packing):
+            return packing.spans
+        mask_function = packing.mask_function(mask_function)
+        if kernel == "flex_attention" and packing.segment.is_cuda:
+            rows, width = packing.segment.shape
+            return flex_mask(mask_function, rows, width, packing.segment.device)
+        _masks_built.set(_masks_built.get() + 1)
+        kwargs = {**kwargs, "allow_is_causal_skip": False}
+        return make_packed(*args, mask_function=mask_function, **kwargs)
 
     if kernel == "eager":
         ALL_MASK_ATTENTION_FUNCTIONS.register(kernel, packed_mask)
         return kernel
+    name = kernel if kernel in FLASH else PREFIX + kernel
     attend = ALL_ATTENTION_FUNCTIONS[kernel]
-    ALL_ATTENTION_FUNCTIONS.register(PREFIX + kernel, by_branch(attend) if in_pieces else attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + kernel, packed_mask)
-    return PREFIX + kernel
+    if kernel in FLASH:
+        attend = _masked_by(ALL_ATTENTION_FUNCTIONS["sdpa"], attend)
+    attend = by_branch(attend, kernel) if kernel in IN_PIECES else by_flex_attention(attend)
+    ALL_ATTENTION_FUNCTIONS.register(name, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, packed_mask)
+    return name
+
+
+def _is_of(packing: Packing, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a mask is one of the packed rows, and not one of a vision tower."""
+    shape = tuple(packing.segment.shape)
+    return (kwargs.get("batch_size", shape[0]), kwargs.get("q_length", shape[1])) == shape
+
+
+def _is_causal(rule: MaskFunction, packing: Packing) -> bool:
+    """Return whether a rule is plain causal, at least for rows of these lengths.
+
+    A sliding window that is not shorter than the longest plain row does not restrict anything.
+    """
+    from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
+
+    plain: Any = causal_mask_function
+    if rule is plain:
+        return True
+    parts = _parts(rule)
+    pattern = _parts(sliding_window_causal_mask_function(1))
+    if [part.__code__ for part in parts] != [part.__code__ for part in pattern] or not parts:
+        return False
+    (window,) = (cell.cell_contents for cell in parts[0].__closure__)
+    return isinstance(window, int) and window >= packing.longest_row
+
+
+def _parts(rule: Any) -> Sequence[Any]:
+    """Return the rules that `and_masks` of transformers combines; none for any other rule."""
+    cells = [cell.cell_contents for cell in getattr(rule, "__closure__", None) or ()]
+    return cells[0] if len(cells) == 1 and isinstance(cells[0], tuple) else ()
+
+
+def _masked_by(masked: Attention, attend: Attention) -> Attention:
+    """Return `attend`, with `masked` in its place if there is a mask for each query and key."""
+
+    def attend_masked(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any
+    ) -> tuple[Tensor, Any]:
+        run = masked if mask is not None and mask.ndim == 4 else attend
+        return run(module, query, key, value, mask, **kwargs)
+
+    return attend_masked
 
 
 def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing) -> Tensor | None:
@@ -197,3 +276,35 @@ def plain_positions(base: nn.Module, inputs: dict[str, Tensor], packing: Packing
         positions_3BT[:, span.row, span.first : span.start] = prompt_3P
         positions_3BT[:, span.row, span.start : span.end] += prompt_3P.amax() + 1 - span.prompt
     return positions_3BT
+
+
+def positions_of_rows(
+    base: nn.Module, inputs: dict[str, Tensor], orders: Mapping[MediaKind, Sequence[int]]
+) -> Tensor | None:
+    """Return the positions that a model with multi-dimensional positions counts in plain rows.
+
+    Args:
+        base: The base model.
+        inputs: Its keyword arguments.
+        orders: Kind of media -> for each image (or video) in the rows, its index in the inputs.
+
+    Returns:
+        [3, B, T], or `None` for models with one position per token, and for rows without media,
+        whose positions the model counts as those of a text.
+    """
+    count: Any = getattr(base, "get_rope_index", None)
+    grids = {name: inputs[name] for name in GRIDS if name in inputs}
+    if count is None or not grids or not any(name in inputs for name in TOKEN_TYPES):
+        return None
+    for name, grid in grids.items():
+        order = orders.get("image" if name.startswith("image") else "video")
+        if order is not None:
+            if len(set(order)) != len(grid):
+                return None  # its parts are not whole images
+            grids[name] = grid[list(order)]
+    accepted = inspect.signature(count).parameters
+    names = ("input_ids", "attention_mask", *TOKEN_TYPES)
+    arguments = {**{name: inputs[name] for name in names if name in inputs}, **grids}
+    positions: Tensor
+    positions, _ = count(**{name: value for name, value in arguments.items() if name in accepted})
+    return positions

@@ -98,7 +98,7 @@ def _pad(spans: tuple[GroupSpan, ...], width: int, device: str) -> _Padded:
     key, query = segment[:, None], segment[:, :, None]
     mask = ((key == 0) | (key == query)).tril()  # padding attends to itself, or it would be NaN
     return _Padded(
-        gather=pad_sequence(gather, batch_first=True).to(device),
-        used=torch.cat(used).to(device),
-        mask=mask[:, None].to(device),
+        gather=pad_sequence(gather, batch_first=True).to(device, non_blocking=True),
+        used=torch.cat(used).to(device, non_blocking=True),
+        mask=mask[:, None].to(device, non_blocking=True),
     )

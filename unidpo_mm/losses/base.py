@@ -127,9 +127,14 @@ class Loss:
 def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> None:
     """Check a parameter, a number or a tensor [P].
 
+    A tensor on an accelerator is not read, because that would wait for it in every step. Its
+    entries are the numbers of data sources, which were checked when the loss was configured.
+
     Raises:
         ValueError: If `holds(value)` is false anywhere; the message has the rule and the value.
     """
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return
     if not bool(torch.as_tensor(holds(torch.as_tensor(value, dtype=torch.float64))).all()):
         raise ValueError(f"{name} must be {rule}, found {value}")
 

@@ -11,18 +11,28 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..distributed import maximum
 from ..errors import AdapterError, ModelError, Problem
-from ..kernels.logprobs import token_logps
-from ..kernels.packing import Packing, packed_rows, plain_positions
-from ..records import GroupBatch, MediaKind
+from ..kernels.logprobs import CHUNK_SIZE, chunk_count, chunk_positions, token_logps
+from ..kernels.packing import Packing, packed_rows, plain_positions, positions_of_rows
+from ..records import EncoderInputs, GroupBatch, MediaKind, ModelInputs
 from .activation_memory import enable_checkpointing
 from .logit_transform import observed_transform
 from .vision import MediaFeatures, takes_features, trains_vision, with_features
 
-__all__ = ["LogpModel", "base_and_head", "compute_logps", "evaluating", "unwrap_peft"]
+__all__ = [
+    "LogpModel",
+    "base_and_head",
+    "compute_logps",
+    "compute_own_logps",
+    "evaluating",
+    "unwrap_peft",
+]
 
 OPTIONAL_INPUTS = frozenset({"position_ids", "token_type_ids"})
 """Inputs from an adapter that a model may lack; it must accept all others."""
@@ -33,13 +43,19 @@ class LogpModel(nn.Module):
 
     Args:
         model: A transformers model with an output head, or a PEFT model around one.
-        chunk_size: Number of response positions whose logits exist at a time.
+        chunk_size: Number of response positions whose logits exist at a time; `None` for as many as
+            suit the device, see `chunk_positions`.
+
+    Attributes:
+        same_chunks: Whether the output head is called equally often on every process, as it must be
+            if a call gathers its weights.
     """
 
-    def __init__(self, model: nn.Module, *, chunk_size: int = 512) -> None:
+    def __init__(self, model: nn.Module, *, chunk_size: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.chunk_size = chunk_size
+        self.same_chunks = False
         base, head = base_and_head(model)
         self._accepted, self._takes_any = _forward_keys(base)
         self.takes_features = takes_features(base)
@@ -55,7 +71,10 @@ class LogpModel(nn.Module):
         packing: Packing | None = None,
         media: MediaFeatures | None = None,
         media_orders: Mapping[MediaKind, Sequence[int]] | None = None,
-    ) -> Tensor:
+        encoders: Mapping[MediaKind, EncoderInputs] | None = None,
+        positions: Tensor | None = None,
+        own_logits: bool = False,
+    ) -> Any:
         """Return the log-probs of the targets.
 
         Args:
@@ -66,15 +85,24 @@ class LogpModel(nn.Module):
             packing: The layout of packed rows; `None` for plain rows.
             media: Features of the batch's images and videos, filled by the first pass over it.
             media_orders: The order of the media in the rows, see `ModelInputs.media_orders`.
+            encoders: Arguments of the vision tower, see `ModelInputs.encoders`.
+            positions: See `ModelInputs.positions`.
+            own_logits: Whether to use the logits that the model itself computes for plain rows, to
+                check the others.
 
         Returns:
-            [M], float32.
+            [M], float32; with `own_logits` also the largest absolute logit at each position, in the
+            format of the logits.
         """
         base, head = base_and_head(self.model)
         arguments: dict[str, Any] = self.checked(inputs)
-        if packing is not None:
+        if own_logits:
+            logits: Tensor = self.model(**arguments, use_cache=False).logits[row, position]
+            logps = F.log_softmax(logits.float(), dim=-1).gather(-1, target_ids[:, None])[:, 0]
+            return logps, logits.abs().amax(-1)
+        if packing is not None and positions is None:
             positions = plain_positions(base, arguments, packing)
-            arguments |= {} if positions is None else {"position_ids": positions}
+        arguments |= {} if positions is None else {"position_ids": positions}
         if self.takes_features:
             arguments = with_features(
                 base,
@@ -82,13 +110,53 @@ class LogpModel(nn.Module):
                 trains=trains_vision(unwrap_peft(self.model)),
                 shared=media,
                 orders=media_orders,
+                encoders=encoders,
             )
         with packed_rows(packing):
             hidden_BTD = base(**arguments, use_cache=False).last_hidden_state
         gathered = hidden_BTD[row, position]
+        chunk_size = self.positions_per_chunk(gathered.device)
+        calls = chunk_count(len(gathered), chunk_size)
         return token_logps(
-            gathered, target_ids, head, transform=self.transform, chunk_size=self.chunk_size
+            gathered,
+            target_ids,
+            head,
+            transform=self.transform,
+            chunk_size=chunk_size,
+            min_chunks=maximum([calls])[0] if self.same_chunks else calls,
         )
+
+    def positions_per_chunk(self, device: torch.device) -> int:
+        """Return the number of positions whose logits exist at a time on a device."""
+        if self.chunk_size is not None:
+            return self.chunk_size
+        if device.type != "cuda":
+            return CHUNK_SIZE
+        return chunk_positions(self.config.get_text_config().vocab_size)
+
+    def count_positions(
+        self, arguments: Mapping[str, Tensor], inputs: ModelInputs
+    ) -> Tensor | None:
+        """Return the positions [3, B, T] that the model would count in its forward pass.
+
+        Counting reads token types and sizes of media one by one, which is slow on a GPU.
+
+        Args:
+            arguments: The keyword arguments of the base model, on the CPU.
+            inputs: The batch that they come from.
+
+        Returns:
+            `None` for models with one position per token, and for batches in which the model counts
+            no others.
+        """
+        base, _ = base_and_head(self.model)
+        accepted = self.checked(arguments)
+        if inputs.layout != "plain":
+            packing = Packing(inputs.segment, inputs.row_position, inputs.spans)
+            return plain_positions(base, accepted, packing)
+        if "position_ids" in accepted:
+            return None
+        return positions_of_rows(base, accepted, inputs.media_orders)
 
     def generate(self, **inputs: Any) -> Tensor:
         """Generate with the wrapped model; FSDP also gathers the weights for this method."""
@@ -153,18 +221,43 @@ def compute_logps(
         batch: A batch on the device of the model.
         media: The features of its images and videos, filled by the first pass over it.
     """
+    logps: Tensor = _call(logp_model, adapter, batch, media=media)
+    return logps
+
+
+def compute_own_logps(
+    logp_model: nn.Module, adapter: Adapter, batch: GroupBatch
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probs [M] of plain rows by the logits that the model itself computes.
+
+    Args:
+        logp_model: A `LogpModel`, or what accelerate prepared of it.
+        adapter: Turns the batch into forward inputs.
+        batch: A batch of plain rows on the device of the model.
+
+    Returns:
+        The log-probs, and the largest absolute logit at each position in the format of the logits.
+    """
+    logps, largest = _call(logp_model, adapter, batch, own_logits=True)
+    return logps, largest
+
+
+def _call(logp_model: nn.Module, adapter: Adapter, batch: GroupBatch, **options: Any) -> Any:
     inputs, targets = batch.inputs, batch.targets
-    packing = None if inputs.layout == "plain" else Packing(inputs.segment, inputs.row_position)
-    logps: Tensor = logp_model(
+    packing = None
+    if inputs.layout != "plain":
+        packing = Packing(inputs.segment, inputs.row_position, inputs.spans)
+    return logp_model(
         adapter.forward_inputs(inputs),
         targets.row,
         targets.position,
         targets.ids,
         packing=packing,
-        media=media,
         media_orders=inputs.media_orders,
+        encoders=inputs.encoders,
+        positions=inputs.positions,
+        **options,
     )
-    return logps
 
 
 @contextlib.contextmanager

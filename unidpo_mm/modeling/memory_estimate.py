@@ -20,7 +20,7 @@ TOKENS = 4096
 LORA_RANK = 16
 """Rank of the LoRA adapter, the default of `model.lora.r`."""
 CHUNK = 512
-"""Number of positions whose logits exist at a time, the default of `train.logps_chunk_size`."""
+"""Number of positions whose logits exist at a time, `train.logps_chunk_size`."""
 
 FROZEN = 2.0
 """Bytes of a frozen weight, in bfloat16."""

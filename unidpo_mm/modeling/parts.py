@@ -11,6 +11,7 @@ from torch import nn, optim
 from ..adapter import AdapterFamily, Part
 from ..config import LoraOptions
 from ..config.python import UniDPOConfig
+from ..distributed.sharding import weight_count
 from ..errors import ModelError, Problem
 from ..plugins import suggestion
 from .logp_model import base_and_head
@@ -293,8 +294,9 @@ def count_parameters(model: nn.Module, family: AdapterFamily) -> list[PartCount]
         if id(parameter) in inactive or ".original_module." in name:
             continue
         count = counts[part_of(name, family.parts)]
-        count[0] += parameter.numel() if parameter.requires_grad else 0
-        count[1] += parameter.numel()
+        elements = weight_count(parameter)
+        count[0] += elements if parameter.requires_grad else 0
+        count[1] += elements
     return [PartCount(part, *count) for part, count in counts.items() if count[1]]
 
 

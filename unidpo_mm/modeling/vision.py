@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..cache.feature_store import FeatureStore
 from ..distributed import true_everywhere
-from ..records import MediaKind
+from ..records import EncoderInputs, MediaKind
 
 __all__ = [
     "ENCODERS",
@@ -208,6 +208,7 @@ def with_features(
     trains: bool,
     shared: MediaFeatures | None = None,
     orders: Mapping[MediaKind, Sequence[int]] | None = None,
+    encoders: Mapping[MediaKind, EncoderInputs] | None = None,
 ) -> dict[str, Any]:
     """Return the inputs of a base model with features in place of pixels.
 
@@ -219,6 +220,7 @@ def with_features(
         shared: The features of the batch, filled by the first pass over it.
         orders: Kind -> for each image (or video) in the rows, its index in those of the batch; a
             kind whose order is the same is missing.
+        encoders: Kind -> what the tower would compute from sizes, see `Adapter.tower_inputs`.
     """
     kinds = [kind for kind, pixels in PIXELS.items() if pixels in inputs]
     if not kinds:
@@ -234,10 +236,9 @@ def with_features(
         output = None if shared is None or trains else shared.outputs.get(kind)
         if output is None:
             with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-                encoded = encode(
-                    **{name: value for name, value in inputs.items() if name in accepted},
-                    return_dict=True,
-                )
+                taken = {name: value for name, value in inputs.items() if name in accepted}
+                computed = _computed_before(base, (encoders or {}).get(kind), inputs[PIXELS[kind]])
+                encoded = encode(**{**taken, **computed}, return_dict=True)
             output = Features.of_output(encoded)
             if shared is not None and not trains:
                 shared.keep(kind, output)
@@ -247,6 +248,33 @@ def with_features(
             output = output.in_order(orders[kind])
         features[kind] = output
     return {**arguments, FEATURES: features}
+
+
+def _computed_before(
+    base: Any, encoder: EncoderInputs | None, pixels: Tensor
+) -> dict[str, Tensor | int]:
+    """Return the arguments of a tower that were computed before the forward pass.
+
+    Sizes and the ends of sequences are on the CPU, where the tower reads them; only the kernels of
+    flash attention take the ends on the device, and their maximum as a number.
+    """
+    from transformers.utils.generic import is_flash_attention_requested
+
+    if encoder is None or not encoder.grids:
+        return {}
+    flash = is_flash_attention_requested(base.config.vision_config)
+    arguments: dict[str, Tensor | int] = dict(encoder.tensors)
+    for name, grid in encoder.grids.items():
+        arguments[name] = torch.tensor(grid)
+    for name, ends in encoder.ends.items():
+        tensor = torch.tensor(ends, dtype=torch.int32)
+        if flash:
+            arguments[name.replace("cu_", "max_").replace("seqlens", "seqlen")] = int(
+                tensor.diff().max()
+            )
+            tensor = tensor.to(pixels.device, non_blocking=True)
+        arguments[name] = tensor
+    return arguments
 
 
 def _in_order(

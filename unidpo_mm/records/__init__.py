@@ -8,7 +8,16 @@ M response tokens of a batch, P pairs, U units of a loss. Error messages name th
 row. This package imports torch and nothing heavier.
 """
 
-from .batches import CacheKeys, GroupBatch, Layout, MediaInputs, ModelInputs, Targets, Units
+from .batches import (
+    CacheKeys,
+    EncoderInputs,
+    GroupBatch,
+    Layout,
+    MediaInputs,
+    ModelInputs,
+    Targets,
+    Units,
+)
 from .groups import EncodedGroup, Media, Preferences, RowInfo
 from .logps import LossOutput, PairLogps, SequenceLogps
 from .rows import (
@@ -37,6 +46,7 @@ __all__ = [
     "CacheKeys",
     "Domain",
     "EncodedGroup",
+    "EncoderInputs",
     "FrameSampling",
     "GroupBatch",
     "ImageRef",

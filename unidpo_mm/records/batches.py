@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, Problem
-from .rows import Domain, MediaKind, Unit
+from .rows import DOMAINS, Domain, MediaKind, Unit
 
 __all__ = [
     "CacheKeys",
+    "EncoderInputs",
     "GroupBatch",
     "Layout",
     "MediaInputs",
@@ -66,6 +67,21 @@ def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 @dataclass(frozen=True)
+class EncoderInputs(TensorRecord):
+    """Arguments of a vision tower that its family computes from sizes before a batch is moved.
+
+    Attributes:
+        tensors: name -> tensor.
+        ends: name -> ends of sequences, as numbers, because the host needs them in every layer.
+        grids: name -> the size of each image (or video), as numbers for the same reason.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    ends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    grids: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MediaInputs(TensorRecord):
     """The images (or the videos) of a batch.
 
@@ -74,10 +90,12 @@ class MediaInputs(TensorRecord):
         order: For each part of the features in the batch rows, its index in those that the model
             computes from `inputs`; `None` if the order is the same. Parts are counted as in
             `Media.entries`.
+        encoder: What the tower computes from sizes; empty if it computes it itself.
     """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     order: tuple[int, ...] | None = None
+    encoder: EncoderInputs = field(default_factory=EncoderInputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +109,11 @@ class ModelInputs(TensorRecord):
         media: Kind -> the media of all batch rows; empty without media.
         segment: [B, T], 0 for the prompt, j for branch j, -1 for padding.
         row_position: [B, T], the position of a token in its plain row.
+        spans: For each group of packed rows, its row, the position of its first token, 0, and the
+            number of tokens of the prompt and of each response; empty for plain rows.
+        positions: [3, B, T], the positions of models with several positions per token, if they
+            were counted before the forward pass; `None` if the model counts them, or has one
+            position per token.
     """
 
     layout: Layout
@@ -98,6 +121,8 @@ class ModelInputs(TensorRecord):
     media: Mapping[MediaKind, MediaInputs]
     segment: Tensor
     row_position: Tensor
+    spans: tuple[tuple[int, ...], ...] = ()
+    positions: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.tokens["input_ids"].shape
@@ -123,6 +148,11 @@ class ModelInputs(TensorRecord):
         orders = {kind: media.order for kind, media in self.media.items()}
         return {kind: order for kind, order in orders.items() if order is not None}
 
+    @property
+    def encoders(self) -> dict[MediaKind, EncoderInputs]:
+        """The arguments of the towers that were computed before, by kind of media."""
+        return {kind: media.encoder for kind, media in self.media.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Targets(TensorRecord):
@@ -134,6 +164,7 @@ class Targets(TensorRecord):
         response: [M], the response n that each token belongs to.
         lengths: [N], the number of tokens of each response.
         row_ids: Row ids of the N responses.
+        sizes: `lengths` as numbers, so that the host does not have to read them from a device.
     """
 
     row: Tensor
@@ -142,8 +173,15 @@ class Targets(TensorRecord):
     response: Tensor
     lengths: Tensor
     row_ids: tuple[str, ...]
+    sizes: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.lengths.tolist()))
+        empty = [number for number, size in enumerate(self.sizes) if size <= 0]
+        if empty:
+            rows = ", ".join(dict.fromkeys(self.row_ids[number] for number in empty))
+            problem = Problem(f"row {rows}", "a response has no token", "Remove the row")
+            raise DataError(problem)
         counts = torch.bincount(self.response, minlength=self.lengths.numel())
         if not torch.equal(counts, self.lengths):
             wrong = (counts != self.lengths).nonzero().flatten().tolist()
@@ -164,6 +202,10 @@ class Units(TensorRecord):
         ids: The stable id of each unit, see `PreferenceRow.pair_id` and `response_id`.
         row_ids: Row ids; those of joined rows combine several names.
         domains: Domains.
+        same_first: [U], the number of units of the batch with the same first response. It follows
+            from `indices`, and is computed on the CPU because a GPU would have to be waited for.
+        members: [1 + D, U] bool, the units of all domains and of each of the D `DOMAINS`; it
+            follows from `domains`.
     """
 
     indices: Tensor
@@ -172,11 +214,19 @@ class Units(TensorRecord):
     ids: tuple[str, ...]
     row_ids: tuple[str, ...]
     domains: tuple[Domain, ...]
+    same_first: Tensor = field(init=False, repr=False)
+    members: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        sizes = {f.name: len(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        names = [f.name for f in dataclasses.fields(self) if f.init]
+        sizes = {name: len(getattr(self, name)) for name in names}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the units of a batch have different numbers of entries: {sizes}")
+        first = self.indices[:, 0]
+        object.__setattr__(self, "same_first", torch.bincount(first)[first])
+        inside = [[name == domain for name in self.domains] for domain in DOMAINS]
+        members = torch.tensor([[True] * len(self.ids), *inside], dtype=torch.bool)
+        object.__setattr__(self, "members", members)
 
     def __len__(self) -> int:
         """Return the number of units, fillers included."""

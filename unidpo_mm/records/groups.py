@@ -18,17 +18,25 @@ class RowInfo:
 
     Attributes:
         id, domain, source, where: As in the row.
+        media: Number of images and videos.
     """
 
     id: str
     domain: Domain
     source: str
     where: str
+    media: int = 0
 
     @classmethod
     def of(cls, row: PreferenceRow) -> "RowInfo":
         """Return the information about a row."""
-        return cls(id=row.id, domain=row.domain, source=row.source, where=row.where)
+        return cls(
+            id=row.id,
+            domain=row.domain,
+            source=row.source,
+            where=row.where,
+            media=len(row.media),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

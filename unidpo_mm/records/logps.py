@@ -17,7 +17,7 @@ class SequenceLogps:
     Attributes:
         sum: [N] float64, the sum of the log-probs of the tokens of each response.
         length: [N] float64, the number of tokens of each response.
-        row_ids: Row ids of the N responses, for messages.
+        row_ids: Row ids of the N responses, for messages; empty if there are none.
     """
 
     sum: Tensor
@@ -27,6 +27,8 @@ class SequenceLogps:
     def __post_init__(self) -> None:
         if self.sum.shape != self.length.shape:
             raise ValueError(f"sums {tuple(self.sum.shape)}, lengths {tuple(self.length.shape)}")
+        if self.length.device.type != "cpu":
+            return  # `Targets` has checked the lengths; a check here would wait for the device
         empty = (self.length <= 0).nonzero().flatten().tolist()
         if empty:
             rows = ", ".join(self.row_ids[n] if n < len(self.row_ids) else str(n) for n in empty)
@@ -39,9 +41,8 @@ class SequenceLogps:
         return self.sum / self.length
 
     def select(self, index: Tensor) -> "SequenceLogps":
-        """Return the responses at `index` [N'] in that order."""
-        rows = tuple(self.row_ids[n] for n in index.tolist()) if self.row_ids else ()
-        return SequenceLogps(self.sum[index], self.length[index], rows)
+        """Return the responses at `index` [N'] in that order, without their row ids."""
+        return SequenceLogps(self.sum[index], self.length[index])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,11 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..config.checks.python_arguments import check_steps
+from ..data.batches import token_sizes
+from ..data.row_table import columns_of
 from ..data.workers import batch_of
 from ..distributed import first_process, maximum
+from ..distributed.sharding import held_count, sharding_of
 from ..errors import ModelError, Problem, counted
 from ..modeling.activation_memory import (
     LayerMemory,
@@ -24,8 +27,9 @@ from ..modeling.activation_memory import (
     measure_layers,
 )
 from ..modeling.logp_model import compute_logps
+from ..modeling.placement import place_batch
 from ..modeling.references.cached import CachedReference, InitialPolicy
-from ..modeling.references.kinds import reference_digest
+from ..modeling.references.kinds import FrozenCopy, reference_digest
 from ..modeling.references.moving import MovingLora
 from ..records import Layout
 from .console import print_startup_report
@@ -105,12 +109,20 @@ class PrepareReference(_RunCallback):
                 trainable weights.
         """
         self._check_digest(state)
+        self._move_copy(args.device)
         if not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
             _check_optimizer(kwargs.get("optimizer"), self.trainer.model)
         self._mark_trained(state.global_step > 0)
         reference = self.trainer.parts.reference
         if isinstance(reference, CachedReference) and args.reference_build == "before":
             _fill_cache(self.trainer, reference)
+
+    def _move_copy(self, device: torch.device) -> None:
+        """Move a second model to the device before the free memory is measured."""
+        reference = self.trainer.parts.reference
+        source = getattr(reference, "source", reference)
+        if isinstance(source, FrozenCopy):
+            source.logp_model.to(device)
 
     def _check_digest(self, state: TrainerState) -> None:
         digest = str(first_process(lambda: self.digest))
@@ -258,7 +270,11 @@ def _fill_cache(trainer: SavingTrainer, reference: CachedReference) -> None:
     computed_before = reference.computed
     with torch.no_grad(), trainer.accelerator.autocast():
         for item in batches:
-            reference.token_logps(trainer.model_wrapped, batch_of(item).to(trainer.args.device))
+            parts = trainer.parts
+            batch = place_batch(
+                batch_of(item), parts.logp_model, parts.adapter, trainer.args.device
+            )
+            reference.token_logps(trainer.model_wrapped, batch)
     if trainer.is_world_process_zero():
         computed = reference.computed - computed_before
         console.print(
@@ -287,9 +303,13 @@ def max_tokens(trainer: SavingTrainer) -> int:
     preflight = trainer.parts.preflight
     if preflight is None:
         return 0
+    if trainer.args.tokens_per_micro_batch is not None and trainer.parts.lengths is not None:
+        sizes = token_sizes(trainer.parts.lengths, trainer.layout.layout)
+        longest = max((rows * tokens for rows, tokens in sizes), default=0)
+        return max(trainer.args.tokens_per_micro_batch, longest)
     max_pairs = max(
         trainer.args.per_device_train_batch_size,
-        *(len(row.pairs) or len(row.responses) for row in trainer.parts.train_rows),
+        int(columns_of(trainer.parts.train_rows).units.max(initial=0)),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
     return round(preflight.tokens_of_pair[layout] * max_pairs)
@@ -304,9 +324,11 @@ def _free_memory(trainer: SavingTrainer) -> int:
     else:
         free = int(psutil.virtual_memory().available) // max(trainer.args.world_size, 1)
     logp_model = trainer.parts.logp_model
-    trained = sum(p.numel() for p in logp_model.parameters() if p.requires_grad)
+    trained = sum(held_count(p) for p in logp_model.parameters() if p.requires_grad)
+    if sharding_of(trainer.args).stage in (1, 2):
+        trained //= max(trainer.args.world_size, 1)
     vocabulary: int = logp_model.config.get_text_config().vocab_size
     # not allocated yet: a gradient and two moments per trained weight, of 4 bytes each, and three
     # float32 tensors of the same size as the logits of a chunk
-    reserved = 12 * trained + 3 * 4 * logp_model.chunk_size * vocabulary
+    reserved = 12 * trained + 3 * 4 * logp_model.positions_per_chunk(device) * vocabulary
     return max(int(USABLE_SHARE * free) - reserved, 1)

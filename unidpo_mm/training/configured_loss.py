@@ -4,12 +4,13 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from ..config import SourceLoss
 from ..config.checks.loss import loss_config
 from ..config.loss_aliases import resolve_loss
 from ..config.python import UniDPOConfig
+from ..data.columns import RowColumns
+from ..data.row_table import columns_of
 from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
 from ..plugins import load_loss, suggestion
@@ -100,8 +103,8 @@ class ConfiguredLoss:
         common = getattr(self.config, name)
         values = [self.by_source.get(source, {}).get(name, common) for source in batch.sources]
         values = [math.nan if value is None else value for value in values]
-        table = torch.tensor(values, dtype=batch.scores.dtype, device=batch.scores.device)
-        return table[batch.pairs.source]
+        table = torch.tensor(values, dtype=batch.scores.dtype)
+        return table.to(batch.scores.device, non_blocking=True)[batch.pairs.source]
 
     def with_medians(
         self, rows: Sequence[PreferenceRow], *, lenient: bool = False
@@ -117,14 +120,17 @@ class ConfiguredLoss:
         """
         if not hasattr(self.config, "tau_good"):
             return self
+        columns = columns_of(rows)
         values = {
             source: self.by_source.get(source, {}).get("tau_good", self.config.tau_good)
-            for source in dict.fromkeys(row.source for row in rows)
+            for source in columns.sources
         }
         if "median" not in (self.config.tau_good, *values.values()):
             return self
         numbers = {
-            source: self._median_tau(rows, source, lenient) if value == "median" else float(value)
+            source: self._median_tau(columns, source, lenient)
+            if value == "median"
+            else float(value)
             for source, value in values.items()
         }
         by_source = {
@@ -149,15 +155,10 @@ class ConfiguredLoss:
             self, config=dataclasses.replace(self.config, nll_gate_margin=margin)
         )
 
-    def _median_tau(self, rows: Sequence[PreferenceRow], source: str, lenient: bool) -> float:
+    def _median_tau(self, columns: RowColumns, source: str, lenient: bool) -> float:
         """Return the median score; infinity if there are no scores and none are needed."""
-        scores = [
-            score
-            for row in rows
-            if row.source == source
-            for pair in row.pairs
-            if (score := row.responses[pair.chosen].score) is not None
-        ]
+        chosen = columns.of_source(source, columns.chosen)
+        scores = chosen[~numpy.isnan(chosen)].tolist()
         if scores:
             return float(median(scores))
         if lenient or not self.needs_scores(source):
@@ -171,9 +172,9 @@ class ConfiguredLoss:
         parameters = self.by_source.get(source, {})
         return self.loss.needs_scores(dataclasses.replace(self.config, **parameters))
 
-    def check_sources(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
+    def check_sources(self, rows: Sequence[PreferenceRow]) -> list[Problem]:
         """Return a problem for each source that has parameters but no rows."""
-        sources = dict.fromkeys(row.source for row in rows)
+        sources = columns_of(rows).sources
         return [
             Problem(
                 f"data source '{source}', loss",
@@ -184,20 +185,25 @@ class ConfiguredLoss:
             if source not in sources
         ]
 
-    def check_rows(self, rows: Iterable[PreferenceRow]) -> list[Problem]:
+    def check_rows(self, rows: Sequence[PreferenceRow]) -> list[Problem]:
         """Return a problem for each row that lacks the pairs or scores that the loss needs."""
+        columns = columns_of(rows)
+        needed = [self.needs_scores(name) for name in columns.source_names]
+        unpaired = (columns.pairs == 0) & (self.loss.unit == "pair")
+        scores = numpy.isnan(columns.chosen.values) | numpy.isnan(columns.rejected.values)
+        unscored = numpy.zeros(len(columns), dtype=bool)
+        unscored[columns.chosen.owners[scores]] = True
+        unscored &= numpy.array(needed, dtype=bool)[columns.source]
         problems: list[Problem] = []
-        needed: dict[str, bool] = {}
-        for row in rows:
-            if row.source not in needed:
-                needed[row.source] = self.needs_scores(row.source)
-            if self.loss.unit == "pair" and not row.pairs:
+        for number in numpy.flatnonzero(unpaired | unscored).tolist():
+            row = rows[number]
+            if unpaired[number]:
                 remedy = (
                     "Add two responses with different scores, or set the source's scores.ties to "
                     f"drop, which skips such rows: the loss '{self.loss.name}' needs pairs"
                 )
                 problems.append(Problem(row.where, "the row has no pair", remedy))
-            if needed[row.source]:
+            if unscored[number]:
                 problems += row.missing_scores()
         return problems
 

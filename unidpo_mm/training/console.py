@@ -12,6 +12,7 @@ from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..config.python import UniDPOConfig
+from ..data.row_table import columns_of
 from ..errors import counted
 from ..modeling.parts import PartCount, count_parameters
 from ..records import DOMAINS
@@ -192,11 +193,18 @@ def parameter_table(counts: Sequence[PartCount]) -> Table:
 
 def step_line(parts: RunParts, args: UniDPOConfig, max_steps: int) -> str:
     """Return a line with the number of steps, and of pairs, groups and responses per step."""
-    rows, per_step = parts.train_rows, args.per_device_train_batch_size
+    columns, per_step = columns_of(parts.train_rows), args.per_device_train_batch_size
     per_step *= args.gradient_accumulation_steps * args.world_size
-    units = sum(len(row.pairs) or len(row.responses) for row in rows)
-    groups = per_step * len(rows) / max(units, 1)
-    responses = per_step * sum(len(row.responses) for row in rows) / max(units, 1)
+    units = max(int(columns.units.sum()), 1)
+    if args.tokens_per_micro_batch is not None:
+        micro_batches = args.gradient_accumulation_steps * args.world_size
+        return (
+            f"{counted(max_steps, 'optimizer step')} of "
+            f"{counted(micro_batches, 'micro-batch', 'micro-batches')} with up to "
+            f"{counted(args.tokens_per_micro_batch, 'token')}"
+        )
+    groups = per_step * len(columns) / units
+    responses = per_step * int(columns.responses.sum()) / units
     return (
         f"{counted(max_steps, 'optimizer step')} of about "
         f"{counted(per_step, parts.settings.loss.unit)} in {groups:.1f} groups (prompts) with "
@@ -243,6 +251,9 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
     preflight = parts.preflight
     if preflight is None:
         return []
+    if parts.stream is not None:
+        rows = counted(preflight.rows, "row")
+        return [f"Data: streamed while the run trains; the first {rows} were checked"]
     domains = ", ".join(f"{count} {name}" for name, count in sorted(preflight.domains.items()))
     videos = f"{counted(preflight.videos, 'video')}, " if preflight.videos else ""
     data = (

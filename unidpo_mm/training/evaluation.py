@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from ..adapter import Adapter
 from ..atomic import write_text
-from ..data.workers import batch_of
+from ..data.row_table import columns_of
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
 from ..modeling.logp_model import evaluating
@@ -50,25 +50,25 @@ class Sample:
 @torch.no_grad()
 def evaluate_pairs(
     policy: nn.Module,
-    batches: Iterable[Mapping[str, GroupBatch]],
+    batches: Iterable[GroupBatch],
     step: Callable[[nn.Module, GroupBatch], StepOutput],
     sums: MetricSums,
 ) -> None:
     """Add the metrics of all batches by `step` to `sums`, and reduce them over processes."""
     with evaluating(policy):
-        for item in batches:
-            batch = batch_of(item).to(sums.table.device)
+        for batch in batches:
             sums.on_step(batch, step(policy, batch))
     sums.reduce()
 
 
 def pick_samples(rows: Sequence[PreferenceRow], count: int) -> list[PreferenceRow]:
     """Return `count` rows, always the same ones, alternating between the domains."""
-    by_domain: dict[str, list[PreferenceRow]] = {}
-    for row in rows:
-        by_domain.setdefault(row.domain, []).append(row)
+    by_domain: dict[int, list[int]] = {}
+    for number, domain in enumerate(columns_of(rows).domain.tolist()):
+        by_domain.setdefault(domain, []).append(number)
     turns = itertools.zip_longest(*by_domain.values())
-    return [row for turn in turns for row in turn if row is not None][:count]
+    numbers = [number for turn in turns for number in turn if number is not None]
+    return [rows[number] for number in numbers[:count]]
 
 
 @torch.no_grad()

@@ -1,12 +1,11 @@
-"""Metrics as weighted sums and counts, in total and by domain, and the speed of a run.
+"""Metrics as weighted sums and counts, in total and by domain.
 
 In a mean of batch means, the pairs of small batches would have larger weights. So each process adds
 up sums and counts, which are reduced over processes once and then divided.
 """
 
 import functools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from torch import Tensor
 from ..distributed import sum_in_place
 from ..losses.base import Loss
 from ..metric_names import PAIR_METRICS
-from ..records import DOMAINS, GroupBatch
+from ..records import DOMAINS, GroupBatch, Units
 from .step import StepOutput
 
-__all__ = ["MetricSums", "Throughput", "pair_values", "policy_only_change"]
+__all__ = ["MetricSums", "pair_values", "policy_only_change"]
 
 ALL = "all"
 
@@ -42,13 +41,16 @@ class MetricSums:
         shape = (len(self.groups), len(self.names), 2)
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.table = torch.zeros(shape, dtype=dtype, device=device)
+        self._present: dict[frozenset[str], Tensor] = {}
 
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
-        """Add one batch."""
-        unit = self.loss.unit
-        self._add("loss", output.loss.per_unit, output.weight, batch.units(unit).domains)
-        for name, values in pair_values(output).items():
-            self._add(name, values, batch.pairs.weight, batch.pairs.domains)
+        """Add one batch, without waiting for the device."""
+        losses, values = {"loss": output.loss.per_unit}, pair_values(output)
+        if self.loss.unit == "pair":
+            self._add({**losses, **values}, batch.pairs)
+        else:
+            self._add(losses, batch.responses)
+            self._add(values, batch.pairs)
 
     def reduce(self) -> None:
         """Sum over all processes; every process calls it."""
@@ -56,20 +58,19 @@ class MetricSums:
 
     def means(self) -> dict[str, float]:
         """Return the means: `name` over all pairs, `domain/name` for each domain that occurs."""
+        table = self.table.cpu()  # the only wait for the device
         result: dict[str, float] = {}
-        domains = [
-            group for number, group in enumerate(self.groups) if self.table[number, 0, 1] > 0
-        ]
+        domains = [group for number, group in enumerate(self.groups) if table[number, 0, 1] > 0]
         for group in domains:
             if group != ALL and len(domains) == 2:
                 continue  # the only domain has the same means as all pairs
             prefix = "" if group == ALL else f"{group}/"
-            means = self._group_means(self.groups.index(group))
+            means = self._group_means(table[self.groups.index(group)])
             result |= {prefix + name: value for name, value in means.items()}
         return result
 
-    def _group_means(self, group: int) -> dict[str, float]:
-        sums, counts = self.table[group].unbind(-1)
+    def _group_means(self, table: Tensor) -> dict[str, float]:
+        sums, counts = table.unbind(-1)
         means = {
             name: float(sums[number] / counts[number])
             for number, name in enumerate(self.names)
@@ -82,14 +83,30 @@ class MetricSums:
             means["effective_sample_size"] = pairs * weight**2 / squared
         return means
 
-    def _add(self, name: str, values: Tensor, weight: Tensor, domains: Sequence[str]) -> None:
-        column = self.names.index(name)
-        values = torch.where(weight > 0, values.detach().to(weight.dtype), 0.0) * weight
-        for number, group in enumerate(self.groups):
-            inside = [group in (ALL, domain) for domain in domains]
-            mask = torch.tensor(inside, dtype=torch.bool, device=weight.device)
-            self.table[number, column, 0] += values[mask].sum().to(self.table)
-            self.table[number, column, 1] += weight[mask].sum().to(self.table)
+    def _add(self, values: Mapping[str, Tensor], units: Units) -> None:
+        """Add values [U] of some metrics, all at once.
+
+        Values of another domain are replaced by 0 and not multiplied by it, so that a NaN stays in
+        the sums of its own domain.
+        """
+        weight_U = units.weight
+        empty = torch.zeros_like(weight_U)
+        values_UN = torch.stack(
+            [values.get(name, empty).detach().to(empty) for name in self.names], 1
+        )
+        weighted_UN = torch.where(weight_U[:, None] > 0, values_UN, 0.0) * weight_U[:, None]
+        sums_GN = torch.where(units.members[:, :, None], weighted_UN, 0.0).sum(1)
+        weights_G = torch.where(units.members, weight_U, 0.0).sum(1)
+        counts_GN = weights_G[:, None] * self._presence(values)
+        self.table += torch.stack([sums_GN, counts_GN], -1).to(self.table)
+
+    def _presence(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return [N], 1 for each metric that has values."""
+        names = frozenset(values)
+        if names not in self._present:
+            flags = torch.tensor([float(name in names) for name in self.names])
+            self._present[names] = flags.to(self.table, non_blocking=True)
+        return self._present[names]
 
 
 def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
@@ -133,34 +150,3 @@ def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -
         for name, value in means.items()
         if name.endswith("logps/chosen") and f"{name}_change" not in means and name in first
     }
-
-
-class Throughput:
-    """A meter of units per second between logs, and of the time left at the average pace."""
-
-    def __init__(self) -> None:
-        self.units = 0.0
-        self._began: float | None = None
-        self._first_step = 0
-        self._last = 0.0
-
-    def start_step(self, step: int) -> None:
-        """Record the beginning of a step; the first one starts the clock."""
-        if self._began is None:
-            self._began = self._last = time.perf_counter()
-            self._first_step = step
-
-    def count(self, units: float) -> None:
-        """Add units, summed over all processes."""
-        self.units += units
-
-    def measure(self, step: int, max_steps: int, unit: str) -> dict[str, float]:
-        """Return the pace since the last call and the seconds left, and reset the count."""
-        if self._began is None:
-            return {}
-        now = time.perf_counter()
-        pace = self.units / max(now - self._last, 1e-9)
-        self.units, self._last = 0.0, now
-        done = step - self._first_step
-        left = (now - self._began) / done * (max_steps - step) if done > 0 else 0.0
-        return {f"{unit}s_per_second": round(pace, 3), "seconds_left": round(left, 1)}

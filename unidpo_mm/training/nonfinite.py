@@ -64,7 +64,12 @@ def handle_non_finite(trainer: SavingTrainer) -> None:
     named = _listed(broken or rows)
     where = f"step {step}, row{'s' if len(broken or rows) > 1 else ''} {named}"
     if not skips:
-        problem += "; this step did not change any weight"
+        changed = trainer.is_deepspeed_enabled and watch.grad_norm is not None
+        problem += (
+            "; DeepSpeed has already applied this step, earlier checkpoints are kept"
+            if changed
+            else "; this step did not change any weight"
+        )
         if watch.consecutive_skips:
             skipped = counted(watch.consecutive_skips, "step before it was", "steps before it were")
             problem += f", and {skipped} skipped"
@@ -161,7 +166,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = [f.name for f in dataclasses.fields(value) if f.init]
+        return {name: _plain(getattr(value, name)) for name in fields}
     return value
 
 

@@ -5,24 +5,38 @@ call it, so that they accept the same rows and report the same problems in the s
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy
 
 from ..adapter import Adapter, AdapterFamily
 from ..config import LoraOptions, SourceOptions
 from ..config.python import UniDPOConfig
 from ..config.python_remedies import in_python
-from ..data.groups import group_by_prompt, weight_by_group
+from ..config.training_arguments import training_arguments
+from ..data.groups import (
+    group_by_prompt,
+    repeat_sources,
+    train_on_responses,
+    weight_by_group,
+)
 from ..data.load import DataFiles, Loaded, ReadOptions, SourceReport, read_records, read_sources
+from ..data.measure import Measurements, measure_with_index
 from ..data.preflight import Preflight, survey
+from ..data.row_table import columns_of, concatenated, take_rows
 from ..data.scores import zero_weight_problems
 from ..data.split import split_rows
+from ..data.stream_batches import StreamPlan
+from ..data.stream_sources import is_stream
+from ..distributed import machines_first
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.lora_targets import RECIPE_KEYS
 from ..modeling.parts import lora_part_problems, part_problems
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
+from .streaming import mixture_problems, plan_stream, stream_problems
 
 __all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
 
@@ -41,6 +55,9 @@ class Prepared:
         family, adapter: The model family and the adapter that encodes the rows; `None` if they were
             not requested or cannot be loaded.
         preflight: Counts from encoding all rows; `None` if the preflight is off.
+        lengths: Tokens of `train_rows`; `None` unless micro-batches are limited by tokens.
+        stream: How the training rows are read while the run trains; then `train_rows` are the
+            first of them. `None` if all rows were read.
         problems: All problems that prevent the run.
         train_rows: The rows to train on; empty if there are problems.
         eval_sets: Name of an evaluation set -> the rows to evaluate on; empty if there are
@@ -52,19 +69,21 @@ class Prepared:
     family: AdapterFamily | None = None
     adapter: Adapter | None = None
     preflight: Preflight | None = None
+    lengths: Measurements | None = None
+    stream: StreamPlan | None = None
     problems: list[Problem]
-    train_rows: list[PreferenceRow]
-    eval_sets: dict[str, list[PreferenceRow]]
+    train_rows: Sequence[PreferenceRow]
+    eval_sets: dict[str, Sequence[PreferenceRow]]
 
     @property
-    def loaded_eval_rows(self) -> list[PreferenceRow]:
+    def loaded_eval_rows(self) -> Sequence[PreferenceRow]:
         """The rows of all evaluation sets as they were read."""
-        return [row for loaded in self.evaluation.values() for row in loaded.rows]
+        return concatenated([loaded.rows for loaded in self.evaluation.values()])
 
     @property
-    def eval_rows(self) -> list[PreferenceRow]:
+    def eval_rows(self) -> Sequence[PreferenceRow]:
         """The rows to evaluate on, of all evaluation sets."""
-        return [row for rows in self.eval_sets.values() for row in rows]
+        return concatenated(list(self.eval_sets.values()))
 
     @property
     def reports(self) -> list[SourceReport]:
@@ -111,16 +130,28 @@ def prepare(
             evaluation sets are invalid. Problems of rows are in the result instead.
     """
     named_sets = _named_sets(eval_dataset)
+    streamed = is_stream(train_dataset)
     needs_scores = (lambda source: False) if any_loss else loss.needs_scores
-    training = _read(train_dataset, "data", args, needs_scores)
-    evaluation = {
-        name: _read(dataset, f"evaluation data {name}".rstrip(), args, needs_scores)
-        for name, dataset in named_sets.items()
-    }
+    with machines_first():  # the others open the rows that the first one has written
+        if streamed:
+            training, plan = _stream(train_dataset, args, loss)
+        else:
+            training, plan = _read(train_dataset, "data", args, needs_scores), None
+        evaluation = {
+            name: _read(dataset, f"evaluation data {name}".rstrip(), args, needs_scores)
+            for name, dataset in named_sets.items()
+        }
     prepared = Prepared(
-        training=training, evaluation=evaluation, problems=[], train_rows=[], eval_sets={}
+        training=training,
+        evaluation=evaluation,
+        stream=plan,
+        problems=[],
+        train_rows=[],
+        eval_sets={},
     )
     problems = prepared.problems
+    problems += mixture_problems(train_dataset, named_sets.values(), streamed=streamed)
+    problems += stream_problems(args, loss) if streamed and not measure else ()
     for loaded in (training, *evaluation.values()):
         problems += loaded.problems
     if not problems and not training.rows and isinstance(train_dataset, DataFiles):
@@ -137,10 +168,11 @@ def prepare(
             problems += error.problems
             return prepared
     problems += _loss_problems(training.rows, prepared.loaded_eval_rows, loss, any_loss=any_loss)
+    problems += _token_limit_problems(args, loss)
     if prepared.adapter is not None:
         _encode(prepared, prepared.adapter, args, measure=measure)
     if not problems:
-        _split_and_group(prepared, args, loss)
+        _split_and_group(prepared, train_dataset, args, loss)
     return prepared
 
 
@@ -195,16 +227,29 @@ def _read(
     if isinstance(dataset, DataFiles):
         loaded = read_sources(dataset.sources, options)
     else:
-        source = SourceOptions(
-            path=name,
-            name=name,
-            images=None if args.images is None else str(args.images),
-            scores=args.score_options,
-            reasoning=args.reasoning,
-        )
+        source = _memory_source(name, args)
         loaded = read_records(() if dataset is None else dataset, source, options)
     loaded.problems += _scale_problems(loaded.rows, args.score_scale, key)
     return loaded
+
+
+def _memory_source(name: str, args: UniDPOConfig) -> SourceOptions:
+    """Return the options of a data set in memory."""
+    return SourceOptions(
+        path=name,
+        name=name,
+        images=None if args.images is None else str(args.images),
+        scores=args.score_options,
+        reasoning=args.reasoning,
+    )
+
+
+def _stream(
+    dataset: Any, args: UniDPOConfig, loss: ConfiguredLoss
+) -> tuple[Loaded, StreamPlan | None]:
+    """Read the first rows of a data set that is streamed, and plan how the others are read."""
+    options = dataclasses.replace(read_options(dataset, args), needs_scores=loss.needs_scores)
+    return plan_stream(dataset, _memory_source("data", args), args, options, loss)
 
 
 def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
@@ -225,16 +270,15 @@ def _scale_problems(
     if score_scale is None:
         return []
     low, high = score_scale
-    by_source: dict[str, list[float]] = {}
-    for row in rows:
-        scores = [item.score for item in row.responses if item.score is not None]
-        by_source.setdefault(row.source, []).extend(scores)
+    columns = columns_of(rows)
     problems = []
-    for source, scores in by_source.items():
-        if scores and not any(low <= score <= high for score in scores):
+    for source in columns.sources:
+        scores = columns.of_source(source, columns.scores)
+        scores = scores[~numpy.isnan(scores)]
+        if len(scores) and not ((low <= scores) & (scores <= high)).any():
             text = (
                 f"no score of source '{source}' is in [{low:g}, {high:g}]: they range from "
-                f"{min(scores):g} to {max(scores):g}"
+                f"{scores.min():g} to {scores.max():g}"
             )
             remedy = "Correct it, or set scores.scale of that source so that its scores are mapped"
             problems.append(Problem(key, text, remedy))
@@ -249,16 +293,38 @@ def _loss_problems(
     any_loss: bool,
 ) -> list[Problem]:
     """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
-    rows = [*train_rows, *eval_rows]
+    rows = concatenated([train_rows, eval_rows])
     if any_loss:
-        scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
-        problems = loss.check_rows([row for row in rows if row.source in scored])
+        columns = columns_of(rows)
+        scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
+        of_scored = numpy.isin(columns.source, columns.source[scored])
+        problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
         return [*problems, *zero_weight_problems(train_rows)]
     problems = loss.check_sources(rows)
     problems += [*loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if loss.loss.unit == "pair":
         problems += loss.check_rows(eval_rows)
     return problems
+
+
+def _token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Problem]:
+    """Yield the problems of options that contradict a limit of tokens."""
+    if args.tokens_per_micro_batch is None:
+        return
+    where = "train.tokens_per_micro_batch"
+    if not args.preflight:
+        remedy = "Set data.preflight to true (preflight=True), or remove it"
+        yield Problem(where, "the lengths of the rows are only known if all are checked", remedy)
+    pairs = args.per_device_train_batch_size
+    if pairs != training_arguments()["per_device_train_batch_size"]:
+        text = f"train.per_device_train_batch_size, {pairs}, limits micro-batches as well"
+        yield Problem(where, text, "Remove one of the two")
+    if loss.loss.batch_dependent(loss.config):
+        text = (
+            f"the pairs of a micro-batch affect each other in the loss '{loss.loss.name}', and "
+            "their number would vary"
+        )
+        yield Problem(where, text, "Set train.per_device_train_batch_size instead")
 
 
 def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure: bool) -> None:
@@ -272,10 +338,10 @@ def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure
         if not measure:
             return
     prepared.preflight, row_problems = survey(
-        [*rows, *prepared.loaded_eval_rows],
+        concatenated([rows, prepared.loaded_eval_rows]),
         adapter,
         training=len(rows),
-        workers=max(args.dataloader_num_workers, 0),
+        workers=max(args.dataloader_num_workers or 0, 0),
         drop_long=drop_long,
         max_skipped_fraction=args.max_skipped_fraction,
         keep=measure,
@@ -288,9 +354,12 @@ def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure
         problems.append(Problem("data", text, remedy))
 
 
-def _split_and_group(prepared: Prepared, args: UniDPOConfig, loss: ConfiguredLoss) -> None:
+def _split_and_group(
+    prepared: Prepared, dataset: Any, args: UniDPOConfig, loss: ConfiguredLoss
+) -> None:
     """Set the rows to train and evaluate on: remove skipped rows, split, group and weight."""
     train_rows = prepared.training.rows
+    sets: dict[str, Sequence[PreferenceRow]]
     sets = {name: loaded.rows for name, loaded in prepared.evaluation.items()}
     if prepared.preflight is not None:
         first = len(train_rows)
@@ -302,11 +371,18 @@ def _split_and_group(prepared: Prepared, args: UniDPOConfig, loss: ConfiguredLos
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
     if loss.loss.unit == "response":
-        train_rows = [row.for_responses() for row in train_rows if row.targets()]
+        train_rows = train_on_responses(train_rows)
     elif args.group_by_prompt:
         train_rows = group_by_prompt(train_rows, max_pairs=args.per_device_train_batch_size)
         for name, rows in sets.items():
             sets[name] = group_by_prompt(rows, max_pairs=args.per_device_eval_batch_size)
+    if isinstance(dataset, DataFiles):
+        train_rows = repeat_sources(
+            train_rows, {source.source_name: source.repeat for source in dataset.sources}
+        )
+    if args.tokens_per_micro_batch is not None and prepared.adapter is not None:
+        workers = args.dataloader_num_workers or 0
+        prepared.lengths = measure_with_index(train_rows, prepared.adapter, workers=workers)
     if args.pair_weighting == "group":
         train_rows = weight_by_group(train_rows)
     prepared.train_rows, prepared.eval_sets = train_rows, sets

@@ -198,7 +198,10 @@ def _batch(content: Mapping[str, Any], version: int) -> GroupBatch:
     """Return the batch of a dump, on the CPU."""
     content = _with_parts(content) if version == 1 else content
     inputs = content["inputs"]
-    media = {kind: MediaInputs(**tensors) for kind, tensors in inputs["media"].items()}
+    media = {
+        kind: MediaInputs(tensors["inputs"], tensors["order"])
+        for kind, tensors in inputs["media"].items()
+    }
     return GroupBatch(
         inputs=ModelInputs(**{**inputs, "media": media}),
         targets=Targets(**content["targets"]),

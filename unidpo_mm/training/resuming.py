@@ -6,6 +6,7 @@ changed options, and saves a checkpoint before a signal ends the run (`interrupt
 
 import contextlib
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import trainer as trainer_module
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..data.stream_batches import StreamDataset
 from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
@@ -35,7 +37,7 @@ from .configured_loss import pinned_settings
 from .identity import compare, read_identity, refuse_changes
 from .interruption import TrainingInterrupted
 from .numerical_watch import NonFiniteError
-from .saving import SavingTrainer, replaced
+from .saving import STREAM_FILE, SavingTrainer, replaced
 
 __all__ = ["CheckpointedTrainer", "choose_checkpoint"]
 
@@ -83,6 +85,8 @@ class CheckpointedTrainer(SavingTrainer):
         """
         with self._exclusive(), self.interruption.handled():
             checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
+            if isinstance(self.train_dataset, StreamDataset):
+                self.train_dataset.start = _stream_start(checkpoint)
             output: TrainOutput = super().train(checkpoint, trial, ignore_keys_for_eval)
             self.interruption.stepping = False
             self._require_finite_weights()
@@ -336,6 +340,21 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, li
             return checkpoint_path(output_dir, step), ignored
         ignored.append(f"checkpoint-{step}: {reasons[0]}")
         below = step
+
+
+def _stream_start(checkpoint: str | None) -> tuple[int, list[int] | None]:
+    """Return the number of the next micro-batch and the state of the stream before it.
+
+    Without a record in the checkpoint, the stream is read again from its start.
+    """
+    if checkpoint is None:
+        return 0, None
+    try:
+        number, *state = json.loads((Path(checkpoint) / STREAM_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        logger.warning("the stream is read again from its start: %s", error)
+        return 0, None
+    return number + 1, state
 
 
 def _verify_requested(path: Path, *, option: str) -> None:

@@ -258,7 +258,7 @@ def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
         "reference": parts.reference_name,
         "layout": dataclasses.asdict(trainer.layout),
         "prompts": _prompts(recipe, parts.adapter.processor),
-        "train_rows": len(parts.train_rows),
+        "train_rows": None if parts.stream else len(parts.train_rows),
         "eval_rows": len(parts.eval_rows),
         "judges": {
             source.source_name: source.scores.judge

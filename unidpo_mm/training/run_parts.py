@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from ..adapter import Adapter, AdapterFamily
 from ..cache.feature_store import FeatureStore
+from ..data.measure import Measurements
 from ..data.preflight import Preflight
+from ..data.stream_batches import StreamPlan
 from ..modeling.logp_model import LogpModel
 from ..modeling.references.kinds import Reference
 from ..records import Layout, PreferenceRow
@@ -29,6 +31,9 @@ class RunParts:
         train_rows, eval_rows: The rows for training and evaluation.
         eval_sets: Name of an evaluation set -> its rows; empty unless `eval_dataset` is a dict.
         preflight: Counts from the check of all rows; `None` if the check is off.
+        stream: How the training rows are read while the run trains; then `train_rows` are the
+            first of them. `None` if all rows were read.
+        lengths: Tokens of `train_rows`; `None` unless micro-batches are limited by tokens.
     """
 
     logp_model: LogpModel
@@ -42,6 +47,8 @@ class RunParts:
     eval_rows: Sequence[PreferenceRow]
     eval_sets: Mapping[str, Sequence[PreferenceRow]]
     preflight: Preflight | None
+    lengths: Measurements | None = None
+    stream: StreamPlan | None = None
 
     @property
     def reference_name(self) -> str:

@@ -46,9 +46,12 @@ from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
 from .output_directory import exclusive
 from .run_parts import LayoutChoice, RunParts
 
-__all__ = ["SavingTrainer", "replaced"]
+__all__ = ["STREAM_FILE", "SavingTrainer", "replaced"]
 
 logger = logging.getLogger(__name__)
+
+STREAM_FILE = "stream.json"
+"""The file of a checkpoint with the state of a stream of rows, see `SavingTrainer.stream_state`."""
 
 COMPARED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 """Packages whose version may affect results by rounding errors; a change is logged."""
@@ -84,6 +87,8 @@ class SavingTrainer(Trainer):
         watch: Checks for numbers that are not finite.
         train_sums: Metrics since the last log.
         metrics_before: The sums of `train_sums` before the current step.
+        stream_state: Number of the last micro-batch of a stream that this process has used, and the
+            state of the stream after it; `None` without a stream.
         units: Sum of the weights of all units of the current step, over all processes.
     """
 
@@ -98,6 +103,7 @@ class SavingTrainer(Trainer):
     train_sums: MetricSums
     metrics_before: Tensor
     units: Tensor
+    stream_state: list[int] | None = None
 
     def _prepare_saving(self) -> None:
         """Detect disks that nodes do not share, and record the identity of the run."""
@@ -105,6 +111,7 @@ class SavingTrainer(Trainer):
         self.interruption = Interruption(prints=self.is_world_process_zero())
         self._staging: Path | None = None
         self._postponed_push = False
+        self._last_stream_state: list[int] | None = None
         self._changed: frozenset[str] = frozenset()
         self._save_on_each_disk()
         self._identity = self._describe() if self.args.should_save else None
@@ -150,6 +157,8 @@ class SavingTrainer(Trainer):
         everything = replaced(self.args, "save_only_model", not resumable)  # with the optimizer
         with self._saving(staged, what=target.name), everything:
             super()._save_checkpoint(model, trial)
+        states = [state for state in gather_objects(self.stream_state) if state is not None]
+        self._last_stream_state = max(states, default=None)
         barrier()
         self._record_best(output_dir, step)
         if self.args.should_save:
@@ -192,6 +201,9 @@ class SavingTrainer(Trainer):
         """Add the trainer's state, the identity of the run and the manifest."""
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         (folder / IDENTITY_FILE).write_text(json.dumps(self._identity), encoding="utf-8")
+        if resumable and self._last_stream_state is not None:
+            content = json.dumps(self._last_stream_state)
+            (folder / STREAM_FILE).write_text(content, encoding="utf-8")
         reference = self.parts.reference
         if resumable and isinstance(reference, MovingLora):
             reference.save(folder)

@@ -8,18 +8,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapter import Adapter, AdapterFamily
+from ..adapter import AdapterFamily
 from ..cache.feature_store import FeatureStore
 from ..cache.keys import weights_fingerprint
-from ..cache.reference_store import ReferenceStore
 from ..config import LoraOptions
 from ..config.python import UniDPOConfig
 from ..data.load import log_reports
+from ..data.row_table import columns_of
 from ..distributed import first_process
-from ..errors import ModelError, Problem, RecipeError
+from ..distributed.sharding import sharding_of
+from ..errors import ModelError, Problem
+from ..kernels.backends import disable_cudnn_attention
 from ..kernels.packing import enable_packing
+from ..kernels.tower_attention import use_one_call
+from ..modeling.liger import apply_liger_kernels
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.lora_inputs import convert_inputs_once
 from ..modeling.lora_kinds import record_start, starts_from_weights
 from ..modeling.lora_targets import warn_of_experts
 from ..modeling.model_parts import with_model_parts
@@ -34,7 +39,6 @@ from ..modeling.parts import (
     keep_in_float32,
 )
 from ..modeling.peft_models import (
-    can_copy_adapter,
     check_adapter_trains,
     check_supported,
     freeze_inactive_adapters,
@@ -43,27 +47,21 @@ from ..modeling.peft_models import (
 from ..modeling.peft_saving import save_active_adapter_only
 from ..modeling.references.cached import (
     CachedReference,
-    InitialPolicy,
     gate_margin,
-    reference_fingerprint,
     versions_of,
 )
 from ..modeling.references.kinds import (
     FrozenCopy,
-    FrozenLora,
     Reference,
-    ReferenceKind,
-    make_reference,
-    resolve_kind,
-    trains_adapter_only,
 )
-from ..modeling.references.moving import MovingLora
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
 from .configured_loss import configured_loss
+from .divided_weights import load_whole_weights, warn_of_whole_copy
 from .prepare import prepare
 from .run_parts import RunParts
+from .run_reference import build_run_reference
 from .startup_checks import score_warnings
 
 __all__ = ["prepare_run"]
@@ -88,7 +86,9 @@ def prepare_run(
     Raises:
         UniDPOError: If an option, a row or the model cannot be used.
     """
+    disable_cudnn_attention()
     settings = configured_loss(args)
+    load_whole_weights(args)
     # weights are loaded last, so that errors in the data are reported before gigabytes are read
     load_adapter = functools.partial(load_family_and_adapter, model, args, processing_class)
     data = prepare(train_dataset, eval_dataset, args, settings, load_adapter, lora=peft_config)
@@ -100,13 +100,17 @@ def prepare_run(
     train_rows, eval_rows = data.train_rows, data.eval_rows
     weights = load_weights(ModelSource.of(model, args), family) if isinstance(model, str) else model
     family = with_model_parts(family, weights)
+    if torch.cuda.is_available():
+        use_one_call(weights)
     policy = prepare_model(weights, family, args, peft_config)
-    _check_trainable_weights_used(policy, [*train_rows])
+    if data.stream is None:
+        _check_trainable_weights_used(policy, train_rows)
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)
-    dtype = compute_dtype(args, logp_model)
+    dtype, sharding = compute_dtype(args, logp_model), sharding_of(args)
     reference = None
     if settings.loss.needs_reference(settings.config):
         reference = build_run_reference(ref_model, logp_model, family, adapter, args, dtype)
+        warn_of_whole_copy(reference, sharding)
     settings = settings.with_medians(train_rows or eval_rows)
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
@@ -125,6 +129,8 @@ def prepare_run(
         eval_rows=eval_rows,
         eval_sets={name: rows for name, rows in data.eval_sets.items() if name},
         preflight=data.preflight,
+        lengths=data.lengths,
+        stream=data.stream,
     )
 
 
@@ -153,10 +159,14 @@ def prepare_model(
         check_adapter_trains(model)
         freeze_inactive_adapters(model)
         save_active_adapter_only(model)
+        convert_inputs_once(model)
+    if args.use_liger_kernel:
+        apply_liger_kernels(model, args.liger_kernel_config)
     if args.disable_dropout:
         disable_dropout(model)
     if args.bf16 or args.fp16:
-        keep_in_float32(model)
+        if sharding_of(args).kind != "deepspeed":  # DeepSpeed keeps a float32 copy by itself
+            keep_in_float32(model)
     elif any(p.requires_grad and p.dtype in HALF_PRECISION for p in model.parameters()):
         logger.warning(
             "trainable weights are in half precision, in which small updates are rounded to zero: "
@@ -177,7 +187,7 @@ def _with_new_adapter(
         policy = add_peft(model, family, peft_config, args.freeze)
     record_start(policy)
     warn_of_experts(policy, family)
-    if (args.fsdp or args.deepspeed) and starts_from_weights(policy):
+    if sharding_of(args).kind != "none" and starts_from_weights(policy):
         problem = "a LoRA adapter that starts from the model's weights cannot be sharded"
         remedy = "Set model.lora.init to default, or remove fsdp and deepspeed"
         raise ModelError(Problem("model.lora.init", problem, remedy))
@@ -230,7 +240,9 @@ def _check_peft_config(peft_config: Any) -> None:
 def _check_trainable_weights_used(policy: nn.Module, rows: Sequence[PreferenceRow]) -> None:
     """Raise ModelError if no row has media and all trainable weights process images."""
     model = unwrap_peft(policy)
-    if not rows or any(row.media for row in rows) or not hasattr(model, "get_decoder"):
+    columns = columns_of(rows)
+    media = columns.images.any() or columns.videos.any()
+    if not rows or media or not hasattr(model, "get_decoder"):
         return
     vision = {id(tensor) for _, tensor in vision_weights(model)}
     if all(id(p) in vision for p in policy.parameters() if p.requires_grad):
@@ -265,115 +277,3 @@ def _why_unpackable(policy: nn.Module, reference: Reference | None) -> str | Non
         reference_reason = enable_packing(unwrap_peft(reference.logp_model.model))
         reason = reason or (reference_reason and f"the reference: {reference_reason}")
     return reason
-
-
-def build_run_reference(
-    ref_model: str | nn.Module | None,
-    logp_model: LogpModel,
-    family: AdapterFamily,
-    adapter: Adapter,
-    args: UniDPOConfig,
-    dtype: torch.dtype,
-) -> Reference:
-    """Build the reference of a run: the policy before training, or another model."""
-    cached = args.reference == "cached"
-    if args.reference_sync_steps is not None:
-        return _moving_reference(ref_model, logp_model, adapter, args)
-    if args.ref_adapter_name is not None:
-        source: Reference = _named_adapter(
-            args.ref_adapter_name, ref_model, logp_model, adapter, args
-        )
-    elif ref_model is not None:
-        source = _other_model(ref_model, logp_model, family, adapter, args)
-    elif cached and args.reference_build == "before" and not trains_adapter_only(logp_model):
-        source = InitialPolicy(adapter)
-    else:
-        requested: ReferenceKind = "auto" if args.reference == "cached" else args.reference
-        kind = first_process(lambda: resolve_kind(requested, logp_model))
-        source = make_reference(kind, logp_model, adapter)
-    if not cached:
-        return source
-    fingerprint, about = first_process(  # other processes may not have all weights
-        lambda: reference_fingerprint(source, logp_model, compute_dtype=dtype)
-    )
-    return CachedReference(source, ReferenceStore(fingerprint, about))
-
-
-def _moving_reference(
-    ref_model: str | nn.Module | None, logp_model: LogpModel, adapter: Adapter, args: UniDPOConfig
-) -> MovingLora:
-    """Build a reference that moves towards the policy."""
-    others = {
-        "a ref_model": ref_model is not None,
-        "ref_adapter_name": args.ref_adapter_name is not None,
-        f"reference '{args.reference}'": args.reference != "auto",
-        "FSDP or DeepSpeed": bool(args.fsdp or args.deepspeed),
-    }
-    problem, remedy = "", "Remove one of the two"
-    if other := next((name for name, is_set in others.items() if is_set), None):
-        problem = f"it cannot be combined with {other}"
-    elif not trains_adapter_only(logp_model) or not can_copy_adapter(logp_model.model):
-        problem = "only a reference that is a copy of a LoRA adapter can move"
-        remedy = "Remove it, or set model.lora and train nothing but the LoRA adapter"
-    if problem:
-        raise ModelError(Problem("train.reference_sync_steps", problem, remedy))
-    assert args.reference_sync_steps is not None
-    return MovingLora(
-        logp_model, adapter, steps=args.reference_sync_steps, alpha=args.reference_sync_alpha
-    )
-
-
-def _named_adapter(
-    name: str,
-    ref_model: str | nn.Module | None,
-    logp_model: LogpModel,
-    adapter: Adapter,
-    args: UniDPOConfig,
-) -> FrozenLora:
-    """Build a reference that uses another LoRA adapter of the policy, as in TRL."""
-    model: Any = logp_model.model
-    loaded = list(model.peft_config) if is_peft_model(model) else []
-    problem, remedy = None, ""
-    if ref_model is not None or args.reference not in ("auto", "cached"):
-        other = "a ref_model" if ref_model is not None else f"reference='{args.reference}'"
-        problem = f"it cannot be combined with {other}"
-        remedy = "Remove one of the two"
-    elif not loaded:
-        problem = "the model is not a PEFT model"
-        remedy = "Remove it: by default the reference is the model before training"
-    elif name not in loaded:
-        problem = f"the model has no adapter '{name}'{suggestion(name, loaded)}"
-        remedy = f"Choose one of {', '.join(loaded)}"
-    elif name in model.active_adapters:
-        problem = f"'{name}' is the adapter that is being trained"
-        remedy = "Remove it: the trainer keeps a frozen copy of the adapter"
-    if problem is not None:
-        raise ModelError(Problem("ref_adapter_name", problem, remedy))
-    return FrozenLora(logp_model, adapter, name)
-
-
-def _other_model(
-    ref_model: str | nn.Module,
-    logp_model: LogpModel,
-    family: AdapterFamily,
-    adapter: Adapter,
-    args: UniDPOConfig,
-) -> FrozenCopy:
-    if args.reference not in ("auto", "frozen_copy", "cached"):
-        problem = f"ref_model is set and reference is '{args.reference}'"
-        raise RecipeError(Problem("reference", problem, "Remove one of the two"))
-    if isinstance(ref_model, str):
-        ref_model = load_weights(ModelSource.of(ref_model, args), family)
-    shared = {id(p) for p in logp_model.parameters() if p.requires_grad}
-    if ref_model is logp_model.model or any(id(p) in shared for p in ref_model.parameters()):
-        problem = (
-            "ref_model is the same object as the model that is being trained"
-            if ref_model is logp_model.model
-            else "ref_model shares trainable weights with the model, so it would change as well "
-            "(get_peft_model and PeftModel.from_pretrained modify the base model in place)"
-        )
-        remedy = "Remove it: the trainer keeps a frozen copy of the trainable weights"
-        raise ModelError(Problem("ref_model", problem, remedy))
-    check_supported(ref_model, "ref_model")
-    other = LogpModel(ref_model, chunk_size=args.logps_chunk_size)
-    return FrozenCopy(other, adapter, separate_vision=True)

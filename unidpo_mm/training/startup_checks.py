@@ -6,34 +6,38 @@ So the log-probs of one short row are first compared with the model's logits.
 
 Packed rows contain several responses, which must not see each other. A model with a recurrent
 state, or whose attention ignores the mask, would mix them. So a few rows of the run are computed in
-each layout, and rows stay plain if the results differ.
+each layout, and rows stay plain if the results differ (`layout_trial.py`).
+
+A model whose weights are divided among processes is checked through the module that accelerate
+prepared, on the devices that train it. All processes compute the same rows.
 
 Scores on a different scale than the loss expects cause no error. But then w_qual is 0.5 or 1 for
 every pair, or the gate of the calibrated NLL is always closed or always open: `score_warnings`
 detects that.
 """
 
+import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapter import Adapter
 from ..config.python import UniDPOConfig
 from ..conformance import check_untested_type
 from ..data.collate import collate
+from ..data.row_table import columns_of
 from ..errors import DataError, ModelError, Problem
-from ..kernels.packing import masks_built
 from ..losses.weights import quality_weight
-from ..modeling.logp_model import LogpModel, compute_logps, evaluating
+from ..modeling.logp_model import compute_logps, compute_own_logps, evaluating
 from ..modeling.parts import compute_dtype
 from ..modeling.references.cached import CachedReference
 from ..modeling.shared_layers import SharedLayers, shared_layers
-from ..records import EncodedGroup, GroupBatch, Layout, Message, Pair, PreferenceRow, Response
+from ..records import Layout, Message, Pair, PreferenceRow, Response
 from .configured_loss import ConfiguredLoss
+from .layout_trial import choose_layout, rounding_of_logits, sample_rows
 from .run_parts import LayoutChoice, RunParts
 
 logger = logging.getLogger(__name__)
@@ -43,16 +47,10 @@ __all__ = ["check_logp_model", "check_start", "layers_to_share", "score_warnings
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Maximum difference between a token's log-prob and that computed from the model's logits."""
 
-LOW_PRECISION_TOLERANCE = 0.2
-"""The same in half precision, which rounds the logits themselves."""
-
-PACKED_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Maximum difference between layouts, which only add numbers in a different order."""
+ROUNDED_QUANTILE = 0.75
+"""The quantile of the differences in half precision, which rounds the logits themselves."""
 
 SEPARATE = "layers without trained weights run twice, for policy and reference: results differ"
-
-SAMPLE_ROWS = 3
-"""Number of rows that are computed in every layout."""
 
 FLAT_WEIGHT = 0.6
 """If w_qual of nearly all pairs is below this and above 0.4, scores have hardly any effect."""
@@ -64,8 +62,22 @@ MIN_USED_SHARE = 0.2
 """Minimum share of a declared scale that its scores are expected to cover."""
 
 
-def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str) -> LayoutChoice:
-    """Check the log-probs of a model that accelerate has not prepared yet; choose the layout.
+def check_start(
+    parts: RunParts,
+    args: UniDPOConfig,
+    device: torch.device | str,
+    *,
+    prepared: nn.Module | None = None,
+) -> LayoutChoice:
+    """Check the log-probs of a model and choose the layout.
+
+    Args:
+        parts: The parts of the run.
+        args: Its options.
+        device: The device of the model.
+        prepared: What accelerate prepared of the model, if its weights are divided; every process
+            calls this function then, in the accelerator's autocast. Otherwise the model is checked
+            before it is prepared.
 
     Raises:
         ModelError: If log-probs differ from the model's logits, a model of an untested type differs
@@ -73,11 +85,14 @@ def check_start(parts: RunParts, args: UniDPOConfig, device: torch.device | str)
     """
     rows = parts.train_rows or parts.eval_rows
     kind, dtype = torch.device(device).type, compute_dtype(args, parts.logp_model)
-    # without accelerate's autocast: weights that FSDP shards later are checked on the CPU
-    with torch.autocast(kind, dtype=dtype, enabled=args.bf16 or args.fp16):
-        check_logp_model(parts.logp_model, parts.adapter, device, rows)
-        check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
-        return _choose_layout(parts, args, rows, device)
+    with contextlib.ExitStack() as stack:
+        if prepared is None and (args.bf16 or args.fp16):
+            stack.enter_context(torch.autocast(kind, dtype=dtype))
+        model = parts.logp_model if prepared is None else prepared
+        check_logp_model(model, parts.adapter, device, rows)
+        if prepared is None:
+            check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
+        return choose_layout(parts, args, model, device, dtype)
 
 
 @torch.no_grad()
@@ -102,7 +117,7 @@ def layers_to_share(
     if layers is None or reference is None or not rows:
         return None
     adapter, policy = parts.adapter, parts.logp_model
-    groups = [adapter.encode(_sample(rows)[0])]
+    groups = [adapter.encode(sample_rows(rows)[0])]
     batch = collate(groups, pad_token_id=adapter.pad_token_id, layout=layout).to(device)
     kind, dtype = torch.device(device).type, compute_dtype(args, policy)
     with torch.autocast(kind, dtype=dtype, enabled=args.bf16 or args.fp16), evaluating(policy):
@@ -122,12 +137,18 @@ def layers_to_share(
 
 @torch.no_grad()
 def check_logp_model(
-    logp_model: LogpModel,
+    model: nn.Module,
     adapter: Adapter,
     device: torch.device | str,
     rows: Sequence[PreferenceRow] = (),
 ) -> None:
     """Compare the log-probs of a short row with the logits; if it is invalid, use `rows[0]`.
+
+    Args:
+        model: A `LogpModel`, or what accelerate prepared of it.
+        adapter: Encodes the row.
+        device: The device of the model.
+        rows: The rows of the run.
 
     Raises:
         ModelError: If they differ by more than rounding errors.
@@ -139,134 +160,22 @@ def check_logp_model(
             raise
         group = adapter.encode(rows[0])
     batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
-    with evaluating(logp_model):
-        logps = compute_logps(logp_model, adapter, batch).float()
-        logits = _logits(logp_model, adapter, batch)
-    targets = batch.targets
-    expected = logits.float().log_softmax(-1)[targets.row, targets.position, targets.ids]
-    difference = float((logps - expected).abs().max())
-    if not difference <= TOLERANCE.get(logits.dtype, LOW_PRECISION_TOLERANCE):
+    with evaluating(model):
+        logps = compute_logps(model, adapter, batch).float()
+        expected, largest = compute_own_logps(model, adapter, batch)
+    differences = (logps - expected).abs()
+    dtype = largest.dtype
+    exact = dtype in TOLERANCE or not bool(torch.isfinite(differences).all())
+    difference = float(differences.max() if exact else differences.quantile(ROUNDED_QUANTILE))
+    if not difference <= (TOLERANCE.get(dtype) or 2 * rounding_of_logits(largest, dtype)):
         raise ModelError(
             Problem(
-                type(logp_model.model).__name__,
+                type(getattr(model, "module", model).model).__name__,
                 "the model changes hidden states or logits between decoder and LM head, so "
                 f"log-probs computed from the hidden states differ by {difference:.3g}",
                 "Choose another model, or report the problem",
             )
         )
-
-
-def _logits(logp_model: LogpModel, adapter: Adapter, batch: GroupBatch) -> Tensor:
-    """Return all logits of the model itself, [B, T, V]."""
-    inputs = logp_model.checked(adapter.forward_inputs(batch.inputs))
-    model: Any = logp_model.model
-    logits: Tensor = model(**inputs, use_cache=False).logits
-    return logits
-
-
-def _choose_layout(
-    parts: RunParts,
-    args: UniDPOConfig,
-    rows: Sequence[PreferenceRow],
-    device: torch.device | str,
-) -> LayoutChoice:
-    """Return the layout of a run.
-
-    With ``auto``, groups are joined in one row only if attention is computed separately for each
-    segment of a row. A mask over a joined row would cost more than the padding that it saves.
-
-    Raises:
-        ModelError: If the requested layout is impossible.
-    """
-    requested, unpackable = args.layout, parts.unpackable
-    if not args.disable_dropout:
-        unpackable = unpackable or "dropout would differ between the layouts"
-    if requested == "plain":
-        return LayoutChoice("plain", "as configured")
-    if not rows:
-        return LayoutChoice("plain", "there are no rows")
-    trial = None if unpackable else _Trial(parts.logp_model, parts.adapter, rows, device)
-    reason = unpackable if trial is None else trial.disagreement("packed")
-    if trial is not None and (requested == "joined" or (requested == "auto" and trial.segmented)):
-        joined_reason = reason or trial.disagreement("joined")
-        if joined_reason is None:
-            return LayoutChoice("joined")
-        reason = joined_reason if requested == "joined" else reason
-    if requested == "auto" and all(len(row.responses) < 2 for row in rows):
-        return LayoutChoice("plain", "each prompt has one response")
-    if reason is None:
-        return LayoutChoice("packed")
-    if requested != "auto":
-        problem = f"rows cannot be {requested}: {reason}"
-        raise ModelError(Problem("model.layout", problem, "Set it to auto"))
-    return LayoutChoice("plain", reason)
-
-
-class _Trial:
-    """The log-probs of a few rows of the run, to compare layouts.
-
-    Attributes:
-        segmented: Whether attention has been computed separately for each segment of a row so far,
-            so that no mask over a complete row was built.
-    """
-
-    def __init__(
-        self,
-        logp_model: LogpModel,
-        adapter: Adapter,
-        rows: Sequence[PreferenceRow],
-        device: torch.device | str,
-    ) -> None:
-        self.logp_model, self.adapter, self.device = logp_model, adapter, device
-        kind = torch.device(device).type
-        weights = next(logp_model.parameters()).dtype
-        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights
-        self.groups = [adapter.encode(row) for row in _sample(rows)]
-        self.segmented = True
-        self.plain = self._logps("plain", self.groups)
-        self.tolerance = PACKED_TOLERANCE.get(self.dtype) or self._rounding()
-
-    def disagreement(self, layout: Layout) -> str | None:
-        """Return how a layout differs from the plain one; `None` if only by rounding errors."""
-        before = masks_built()
-        try:
-            difference = float((self.plain - self._logps(layout, self.groups)).abs().max())
-        except Exception as error:  # an untested model may raise anything; plain rows worked
-            return f"{layout} rows fail with {type(error).__name__}: {error}"
-        self.segmented = self.segmented and masks_built() == before
-        if difference <= self.tolerance:
-            return None
-        return f"{layout} log-probs differ from plain ones by {difference:.3g}"
-
-    @torch.no_grad()
-    def _rounding(self) -> float:
-        """Return the tolerance in half precision: up to twice the spacing of its numbers.
-
-        The spacing grows with the logits: bfloat16 numbers from 64 to 128 are 0.5 apart, and
-        a different order of summation may round a logit to its neighbor.
-        """
-        batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
-        targets = batch.targets
-        with evaluating(self.logp_model):
-            logits = _logits(self.logp_model, self.adapter, batch)[targets.row, targets.position]
-        steps = torch.finfo(self.dtype).eps * float(logits.abs().max())
-        return max(LOW_PRECISION_TOLERANCE, steps)
-
-    @torch.no_grad()
-    def _logps(self, layout: Layout, groups: Sequence[EncodedGroup]) -> Tensor:
-        pad = self.adapter.pad_token_id
-        batch = collate(groups, pad_token_id=pad, layout=layout).to(self.device)
-        with evaluating(self.logp_model):
-            return compute_logps(self.logp_model, self.adapter, batch)
-
-
-def _sample(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
-    """Return the row with the largest number of responses, rows with media, and the last rows.
-
-    A row may occur twice.
-    """
-    largest = max(rows, key=lambda row: len(row.responses))
-    return [largest, *(row for row in rows if row.media), *reversed(rows)][:SAMPLE_ROWS]
 
 
 def _short_row() -> PreferenceRow:
@@ -294,15 +203,14 @@ def score_warnings(
         settings: The loss; every `tau_good` is a number.
         declared: Source -> its declared scale, mapped to the scale of the run.
     """
-    by_source: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        for pair in row.pairs:
-            better, worse = row.responses[pair.chosen].score, row.responses[pair.rejected].score
-            if better is not None and worse is not None:
-                by_source[row.source].append((better, worse))
+    columns = columns_of(rows)
     warnings = []
-    for source, scores in by_source.items():
-        chosen, rejected = torch.tensor(scores, dtype=torch.float64).unbind(1)
+    for source in columns.sources:
+        scores = (columns.chosen, columns.rejected)
+        pairs = numpy.stack([columns.of_source(source, values) for values in scores])
+        chosen, rejected = torch.from_numpy(pairs[:, ~numpy.isnan(pairs).any(axis=0)])
+        if not len(chosen):
+            continue
         texts = (
             _eta_warning(source, chosen, rejected, settings),
             _tau_good_warning(source, chosen, settings),

@@ -90,5 +90,5 @@ def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: Group
         score_chosen=scores[chosen],
         score_rejected=scores[rejected],
         weight=batch.pairs.weight,
-        chosen_pairs=torch.bincount(chosen, minlength=len(scores))[chosen],
+        chosen_pairs=batch.pairs.same_first,
     )

@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, set_seed
 
-from ..adapter import fillers
 from ..config.python import UniDPOConfig
-from ..data.batches import GroupBatchSampler, GroupDataset
-from ..data.collate import GroupCollator
+from ..data.batches import GroupDataset
+from ..data.collate import COUNTS
 from ..data.load import rows_from_records
-from ..data.workers import batch_of, explained_failures, protect_worker
-from ..distributed import first_process
-from ..errors import DataError, ModelError, Problem
+from ..data.stream_batches import StreamDataset
+from ..data.workers import batch_of, explained_failures
+from ..errors import DataError, Problem
+from ..modeling.liger import already_applied
 from ..modeling.logp_model import LogpModel
-from ..modeling.parts import set_learning_rates
-from ..modeling.references.cached import CachedReference
+from ..modeling.parts import compute_dtype, set_learning_rates
+from ..modeling.placement import place_batch
 from ..records import GroupBatch
 from .callbacks import TRAINER_CALLBACKS
 from .console import ConsoleProgress
@@ -36,19 +36,26 @@ from .evaluation import (
     pick_samples,
     write_samples,
 )
-from .metrics import MetricSums, Throughput, policy_only_change
+from .loaders import (
+    evaluation_sets,
+    new_collator,
+    new_loader,
+    train_sampler,
+    training_set,
+    unit_sampler,
+)
+from .metrics import MetricSums, policy_only_change
 from .numerical_watch import NumericalWatch
 from .observers import Observer
-from .resuming import CheckpointedTrainer
-from .run_parts import LayoutChoice, RunParts
+from .preparing import PreparingTrainer
 from .setup import prepare_run
-from .startup_checks import check_start, layers_to_share
 from .step import StepOutput, preference_step
+from .throughput import Throughput, model_flops, peak_flops
 
 __all__ = ["UniDPOTrainer"]
 
 
-class UniDPOTrainer(CheckpointedTrainer):
+class UniDPOTrainer(PreparingTrainer):
     """Preference tuning of text and vision-language models.
 
     Args:
@@ -72,7 +79,7 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     args: UniDPOConfig
     model: LogpModel
-    train_dataset: GroupDataset
+    train_dataset: GroupDataset | StreamDataset
     eval_dataset: GroupDataset | dict[str, GroupDataset] | None
 
     loss_is_scaled_for_ga = True
@@ -108,15 +115,17 @@ class UniDPOTrainer(CheckpointedTrainer):
         super().__init__(
             model=parts.logp_model,
             args=args,
-            train_dataset=GroupDataset(parts.train_rows, parts.adapter),
-            eval_dataset=_evaluation_sets(parts),
+            train_dataset=training_set(parts, args),
+            eval_dataset=evaluation_sets(parts),
             processing_class=parts.adapter.processor,
             callbacks=[*(kind(self) for kind in TRAINER_CALLBACKS), *(callbacks or [])],
             **kwargs,
         )
-        self.layout = self._check_start()
+        self._check_unprepared()
         self._prepare_saving()
-        self.data_collator = self.collator = self._new_collator()
+        self.data_collator = self.collator = new_collator(
+            parts, args, self.layout.layout, processes=self.accelerator.num_processes
+        )
         self.observers = observers
         self._set_up_measurement()
         for callback in callbacks or ():
@@ -130,25 +139,20 @@ class UniDPOTrainer(CheckpointedTrainer):
         self.metrics_before = self.train_sums.table
         self.watch = NumericalWatch(loss.unit, args.device)
         self.units = torch.zeros(())
-        self.throughput = Throughput()
+        self.throughput = self._new_throughput()
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         self.progress = ConsoleProgress(bar=not args.disable_tqdm)
         self.add_callback(self.progress)
         self.first_evaluation: dict[str, dict[str, float]] = {}
 
-    def _check_start(self) -> LayoutChoice:
-        """Check sharding and the log-probs of the model, and return the layout of the run."""
-        _check_fsdp(self.args, self.accelerator)
-        if self.place_model_on_device:
-            choice = check_start(self.parts, self.args, self.args.device)
-            self.shared_layers = layers_to_share(
-                self.parts, self.args, choice.layout, self.args.device
-            )
-            return choice
-        if self.is_deepspeed_enabled:
-            return LayoutChoice("plain", "DeepSpeed holds the weights, so layouts are not compared")
-        # FSDP shards later: now the first process still has all weights
-        return first_process(lambda: check_start(self.parts, self.args, "cpu"))
+    def _new_throughput(self) -> Throughput:
+        """Return the meter of the speed; it knows the use of the device if its peak is known."""
+        args, logp_model = self.args, self.parts.logp_model
+        peak = peak_flops(args.device_peak_tflops, args.device, compute_dtype(args, logp_model))
+        if peak is None:
+            return Throughput()
+        flops = model_flops(logp_model, self.parts.reference, self.shared_layers)
+        return Throughput(flops, peak * args.world_size)
 
     # ---- data ----
 
@@ -159,7 +163,11 @@ class UniDPOTrainer(CheckpointedTrainer):
                 Problem("train_dataset", "the training set is empty", "Pass train_dataset")
             )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed=seed)
+        layout, processes = self.layout.layout, self.accelerator.num_processes
+        sampler = train_sampler(
+            self.train_dataset, self.parts, self.args, layout, seed=seed, processes=processes
+        )
+        return self._loader(sampler, self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return micro-batches of held-out groups, in the order of the data set.
@@ -176,51 +184,20 @@ class UniDPOTrainer(CheckpointedTrainer):
             raise DataError(Problem("eval_dataset", "there is no evaluation set", remedy))
         if not isinstance(dataset, GroupDataset):
             dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
-        return self._loader(dataset, self.args.per_device_eval_batch_size)
-
-    def _new_collator(self) -> GroupCollator:
-        """Return the collator of the run.
-
-        With several processes, a filler with an image, and in a run with videos one with a video,
-        makes every batch use every part of the model, so that gradients are reduced over the same
-        parameters on all of them.
-        """
-        parts, adapter = self.parts, self.parts.adapter
-        several = self.accelerator.num_processes > 1
-        has_videos = any(row.videos for row in (*parts.train_rows, *parts.eval_rows))
-        return GroupCollator(
-            pad_token_id=adapter.pad_token_id,
-            padding_side=self.args.padding_side,
-            layout=self.layout.layout,
-            media_once=parts.logp_model.takes_features,
-            keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
-            fillers=fillers(adapter, videos=has_videos) if several else {},
-        )
+        size, processes = self.args.per_device_eval_batch_size, self.accelerator.num_processes
+        sampler = unit_sampler(dataset, size, processes=processes)
+        return self._loader(sampler, dataset)
 
     def _loader(
-        self, dataset: GroupDataset, batch_size: int, *, seed: int | None = None
+        self, sampler: Sampler[list[int]], dataset: GroupDataset | StreamDataset
     ) -> DataLoader[Any]:
-        """Return a loader; without a seed, groups keep the order of the data set."""
-        args = self.args
-        sampler = GroupBatchSampler(
-            dataset,
-            [len(row.pairs) or len(row.responses) for row in dataset.rows],
-            batch_size,
-            seed=seed,
-            multiple_of=self.accelerator.num_processes,
-        )
-        loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=self.collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            timeout=args.worker_timeout if args.dataloader_num_workers else 0,
-            worker_init_fn=protect_worker,
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        """Return a loader of the micro-batches of a sampler."""
+        loader = new_loader(sampler, dataset, self.collator, self.args)
+        prepared: DataLoader[Any]
+        if self.is_deepspeed_enabled:  # it does not allow another placement
+            prepared = self.accelerator.prepare(loader)
+        else:  # `compute_loss` moves the batches, once
+            prepared = self.accelerator.prepare_data_loader(loader, device_placement=False)
         return prepared
 
     def get_batch_samples(
@@ -229,14 +206,20 @@ class UniDPOTrainer(CheckpointedTrainer):
         """Return the micro-batches of an optimizer step and its units, summed over processes."""
         self.throughput.start_step(self.state.global_step)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if samples and "stream" in samples[-1]:
+            self.stream_state = samples[-1]["stream"]
         unit = self.parts.settings.loss.unit
         weights = [batch_of(item).units(unit).weight.sum() for item in samples]
-        local_units = sum(weights, torch.zeros(()))
+        units = float(sum(weights, torch.zeros(())))
+        counts = [sum(item.get("counts", {}).get(name, 0) for item in samples) for name in COUNTS]
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        local = torch.tensor([[units, *counts]], dtype=dtype).to(device, non_blocking=True)
         self.watch.start_step()
         if self.args.on_nonfinite == "skip":
             self.metrics_before = self.train_sums.table.clone()
-        total = self.accelerator.gather(local_units.to(device)).sum()
-        self.throughput.count(float(total))
+        sums = self.accelerator.gather(local).sum(0)
+        self.throughput.count(sums)
+        total = sums[0]
         self.units = total
         return samples, total
 
@@ -244,7 +227,8 @@ class UniDPOTrainer(CheckpointedTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume; see `CheckpointedTrainer.train`."""
-        with explained_failures(self.train_dataset.reading_log, self.train_dataset.rows):
+        failures = explained_failures(self.train_dataset.reading_log, self.train_dataset.rows)
+        with failures, already_applied():
             return super().train(*args, **kwargs)
 
     def compute_loss(
@@ -255,12 +239,13 @@ class UniDPOTrainer(CheckpointedTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return this process's share of the mean loss of the optimizer step."""
-        batch = batch_of(inputs).to(self.args.device)
+        batch = self.place(batch_of(inputs))
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
         for observer in observers:
             observer.on_step(batch, output)
+        self._check_last_loss()
         units = torch.as_tensor(
             output.weight.sum() if num_items_in_batch is None else num_items_in_batch
         )
@@ -268,6 +253,11 @@ class UniDPOTrainer(CheckpointedTrainer):
         # them: multiply by their number. A step in which all weights are 0 changes nothing.
         loss = output.loss_sum * self.accelerator.num_processes / torch.where(units > 0, units, 1)
         return (loss, output) if return_outputs else loss
+
+    def place(self, batch: GroupBatch) -> GroupBatch:
+        """Return a batch of a loader on the device of this process."""
+        parts = self.parts
+        return place_batch(batch, parts.logp_model, parts.adapter, self.args.device)
 
     def preference_step(self, model: nn.Module, batch: GroupBatch) -> StepOutput:
         """Compute the loss of each unit of a batch; see `step.preference_step`."""
@@ -323,7 +313,8 @@ class UniDPOTrainer(CheckpointedTrainer):
         sums = MetricSums(self.parts.settings.loss, self.args.device)
         explained = explained_failures(dataset.reading_log, dataset.rows)
         with explained, self.accelerator.autocast():
-            evaluate_pairs(model, dataloader, self.preference_step, sums)
+            batches = map(self.place, map(batch_of, dataloader))
+            evaluate_pairs(model, batches, self.preference_step, sums)
         means = sums.means()
         first = self.first_evaluation.setdefault(metric_key_prefix, means)
         means |= policy_only_change(means, first)
@@ -344,18 +335,6 @@ class UniDPOTrainer(CheckpointedTrainer):
             logs = {**logs, **means, **pace}
         super().log(logs, start_time)
 
-    def _model_to_evaluate(self) -> nn.Module:
-        """Return the model as accelerate prepared it; prepare it if training has not."""
-        if not self.is_in_train and not self.accelerator._models:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                self.model_wrapped = self.accelerator.prepare(self.model)
-            else:
-                self.model_wrapped = self.accelerator.prepare_model(
-                    self.model, evaluation_mode=True
-                )
-        wrapped: nn.Module = self.model_wrapped
-        return wrapped
-
     def _write_samples(self, dataset: GroupDataset) -> None:
         rows = pick_samples(dataset.rows, self.args.eval_generations)
         if not rows:
@@ -372,19 +351,3 @@ class UniDPOTrainer(CheckpointedTrainer):
             write_samples(path, samples, step=self.state.global_step)
             if not self.args.disable_tqdm:
                 self.progress.show_samples(samples)
-
-
-def _evaluation_sets(parts: RunParts) -> Any:
-    """Return one evaluation set, a dict of several, or `None`, as transformers expects it."""
-    if parts.eval_sets:
-        sets = parts.eval_sets.items()
-        return {name: GroupDataset(rows, parts.adapter) for name, rows in sets}
-    return GroupDataset(parts.eval_rows, parts.adapter) if parts.eval_rows else None
-
-
-def _check_fsdp(args: UniDPOConfig, accelerator: Any) -> None:
-    """Raise ModelError if `args.fsdp` is set and accelerate does not use FSDP, as on a CPU."""
-    if args.fsdp and accelerator.distributed_type.value != "FSDP":
-        problem = f"it is set, but accelerate uses {accelerator.distributed_type.value}"
-        remedy = "Start with an FSDP configuration on GPUs, or remove fsdp"
-        raise ModelError(Problem("train.fsdp", problem, remedy))

@@ -36,6 +36,18 @@ FALSE_WORDS = ("", "0", "false", "no", "n", "f", "off")
 
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
 
+ROWS = (
+    "a row of a batch would be divided among GPUs, but a prompt is computed once for all its "
+    "responses, and each response has to see the whole prompt"
+)
+
+SPLITS = {
+    "CP": ROWS,
+    "SP": ROWS,
+    "TP": "layers are not divided among GPUs; FSDP divides weights, and computes whole layers",
+}
+"""Part of the name of an accelerate setting -> why it is not supported."""
+
 DEVICE = re.compile(r"^(?:-?\d+|(?:GPU|MIG)-[0-9A-Za-z/-]+)$")
 """One entry of CUDA_VISIBLE_DEVICES."""
 
@@ -151,10 +163,23 @@ def _accelerate_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
         text = "models are not compiled: micro-batches change their shape"
         remedy = "Remove dynamo_config from accelerate's config"
         yield _problem("ACCELERATE_DYNAMO_BACKEND", text, remedy)
-    for name in ("ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG"):
-        if _is_true(env, name):
-            text = "not supported: weights are sharded by FSDP or DeepSpeed only"
-            yield _problem(name, text, "Use configs/accelerate/fsdp2.yaml")
+    if _is_true(env, "ACCELERATE_USE_MEGATRON_LM"):
+        text = "not supported: weights are sharded by FSDP or DeepSpeed only"
+        yield _problem("ACCELERATE_USE_MEGATRON_LM", text, "Use configs/accelerate/fsdp2.yaml")
+    if _is_true(env, "ACCELERATE_USE_PARALLELISM_CONFIG"):
+        yield from _parallelism_problems(env)
+
+
+def _parallelism_problems(env: Environment) -> Iterator[Problem]:
+    """Yield a problem for each way of splitting that would give wrong numbers.
+
+    Hybrid sharding, the only other one, divides weights within groups of processes.
+    """
+    for kind, reason in SPLITS.items():
+        name = f"PARALLELISM_CONFIG_{kind}_SIZE"
+        if env.get(name, "1") not in ("", "0", "1"):
+            remedy = f"Remove {name.lower()} from accelerate's config; see docs/many_devices.md"
+            yield _problem(name, f"{env[name]} is not supported: {reason}", remedy)
 
 
 def _sharding_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
@@ -176,7 +201,7 @@ def _sharding_problems(recipe: Recipe, env: Environment) -> Iterator[Problem]:
                 "unidpo_mm train RECIPE, or remove it"
             )
             yield Problem(where, text, remedy)
-        elif _on_cpu(recipe, env):
+        elif _on_cpu(recipe, env) and not (name == "DeepSpeed" and _on_gloo(recipe, env)):
             text = f"{name} is requested and the run uses the CPU, where weights are not sharded"
             remedy = "Remove it to train data-parallel on the CPU, or use GPUs"
             yield Problem(where, text, remedy)
@@ -281,6 +306,14 @@ def _on_cpu(recipe: Recipe, env: Environment) -> bool:
     import torch
 
     return not torch.accelerator.is_available()
+
+
+def _on_gloo(recipe: Recipe, env: Environment) -> bool:
+    """Return whether accelerate starts DeepSpeed with the backend that it needs on a CPU."""
+    arguments = recipe.train.arguments
+    on_cpu = arguments.get("use_cpu") or _is_true(env, "ACCELERATE_USE_CPU")
+    started = _is_true(env, "ACCELERATE_USE_DEEPSPEED")
+    return started and not on_cpu and arguments.get("ddp_backend") == "gloo"
 
 
 def _is_true(env: Environment, name: str) -> bool:

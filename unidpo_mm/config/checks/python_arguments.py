@@ -19,12 +19,22 @@ from ..training_arguments import refused_values
 from .argument_ranges import range_problems, warmup_problem
 from .launch import TRUE_WORDS, launch_problems
 
-__all__ = ["check_arguments", "check_processes", "check_steps", "use_cpu_without_gpus"]
+__all__ = [
+    "check_arguments",
+    "check_processes",
+    "check_steps",
+    "choose_workers",
+    "use_cpu_without_gpus",
+]
 
 logger = logging.getLogger(__name__)
 
 FSDP_AT_START = os.environ.get("ACCELERATE_USE_FSDP", "")
 """The launcher's value, read on import: accelerate sets the variable later if it uses FSDP."""
+
+GPU_WORKERS, GPU_PREFETCH = 4, 2
+"""Number of data workers of a run on a GPU, and of batches that each prepares in advance. A step of
+8 images of 1000 x 1000 pixels takes about as long as one worker needs for them."""
 
 MIN_SLOWDOWN = 1.5
 """Minimum slowdown of bfloat16 for a warning."""
@@ -95,12 +105,15 @@ def check_steps(args: Any, max_steps: int) -> None:
 def use_cpu_without_gpus(args: Any) -> None:
     """Select the CPU for several processes without a GPU, and warn if bfloat16 is slow on it.
 
-    accelerate would otherwise let each process train alone, on all rows.
+    accelerate would otherwise let each process train alone, on all rows. DeepSpeed has a CPU
+    accelerator of its own, with which processes communicate if the backend is gloo.
     """
     import torch
 
-    if not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        args.use_cpu = True
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in TRUE_WORDS
+    if not torch.accelerator.is_available() and several:
+        args.use_cpu = not (deepspeed and args.ddp_backend == "gloo")
     if args.bf16 and args.use_cpu:
         slowdown = bfloat16_slowdown()
         if slowdown > MIN_SLOWDOWN:
@@ -109,6 +122,22 @@ def use_cpu_without_gpus(args: Any) -> None:
                 "float32; set it to false, and model.dtype to float32",
                 slowdown,
             )
+
+
+def choose_workers(args: Any) -> None:
+    """Choose the number of data workers, unless it is set.
+
+    On a CPU, workers would compete with training. A GPU would wait for images to be decoded.
+    """
+    import torch
+
+    if args.dataloader_num_workers is not None:
+        return
+    on_gpu = torch.cuda.is_available() and not args.use_cpu
+    args.dataloader_num_workers = GPU_WORKERS if on_gpu else 0
+    if on_gpu:
+        args.dataloader_persistent_workers = True
+        args.dataloader_prefetch_factor = args.dataloader_prefetch_factor or GPU_PREFETCH
 
 
 def check_processes(args: Any) -> None:

@@ -112,18 +112,19 @@ class CachedReference:
         if len(keys) != len(batch.scores):
             raise ValueError("a cached reference needs batches with keys: collate(keyed=True)")
         entries = self.store.get(keys)
-        lengths = batch.targets.lengths.tolist()
+        lengths = batch.targets.sizes
         fits = all(
             key in entries and len(entries[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
         if not true_everywhere(fits, batch.targets.row.device):  # all run the model or none does
             return self._compute(policy, batch, media)
-        return torch.cat([entries[key] for key in keys]).to(batch.targets.row.device)
+        logps = torch.cat([entries[key] for key in keys])
+        return logps.to(batch.targets.row.device, non_blocking=True)
 
     def _compute(self, policy: nn.Module, batch: GroupBatch, media: MediaFeatures | None) -> Tensor:
         logps = self.source.token_logps(policy, batch, media)
-        parts = logps.split(batch.targets.lengths.tolist())
+        parts = logps.split(list(batch.targets.sizes))
         for entries in gather_entries(dict(zip(batch.cache_keys.responses, parts, strict=True))):
             self._keep(entries)
         return logps.float()

@@ -7,6 +7,8 @@ it. `resolve_kind` chooses the cheapest kind that is exact.
 
 import copy
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -37,6 +39,7 @@ __all__ = [
     "Reference",
     "ReferenceKind",
     "ResolvedKind",
+    "StoredCopy",
     "make_reference",
     "reference_digest",
     "resolve_kind",
@@ -145,16 +148,79 @@ class LoraOff(_OtherAdapter):
             raise ModelError(Problem("train.reference", problem, remedy))
 
 
-def make_reference(kind: ResolvedKind, logp_model: LogpModel, adapter: Adapter) -> Reference:
-    """Return a reference of a resolved kind; does not need the values of the weights."""
+@dataclass(frozen=True)
+class StoredCopy:
+    """How the weights of a frozen copy are stored.
+
+    Attributes:
+        products: The number format of linear and convolutional layers. Autocast converts their
+            weights to it for every product, so the numbers are the same. `None` for that of the
+            policy. All other weights keep the format of the policy, because it affects results.
+        everything: The number format of all weights, where the policy is converted as a whole.
+        shares: Whether weights that never change are those of the policy. Weights that are divided
+            among processes later cannot be shared.
+    """
+
+    products: torch.dtype | None = None
+    everything: torch.dtype | None = None
+    shares: bool = True
+
+
+def make_reference(
+    kind: ResolvedKind,
+    logp_model: LogpModel,
+    adapter: Adapter,
+    *,
+    stored: StoredCopy | None = None,
+) -> Reference:
+    """Return a reference of a resolved kind; does not need the values of the weights.
+
+    Args:
+        kind: The kind.
+        logp_model: The policy.
+        adapter: Turns batches into forward inputs.
+        stored: How a frozen copy is stored; `None` for the same formats as the policy.
+    """
     if kind == "lora_off":
         return LoraOff(logp_model, adapter)
     if kind == "frozen_lora":
         return FrozenLora(logp_model, adapter, copy_adapter(logp_model.model))
     separate_vision = logp_model.takes_features and trains_vision(unwrap_peft(logp_model.model))
-    frozen = {id(p): p for p in logp_model.parameters() if not p.requires_grad}  # shared
-    copied = copy.deepcopy(logp_model, dict(frozen))
+    stored = stored or StoredCopy()
+    copied = copy.deepcopy(
+        logp_model, {**_converted(logp_model, stored), **_shared(logp_model, stored)}
+    )
+    if stored.everything is not None:
+        copied.to(stored.everything)
     return FrozenCopy(copied, adapter, separate_vision=separate_vision)
+
+
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _shared(logp_model: LogpModel, stored: StoredCopy) -> dict[int, nn.Parameter]:
+    """Return the weights that the copy shares with the policy, by their identity."""
+    if not stored.shares:
+        return {}
+    return {id(p): p for p in logp_model.parameters() if not p.requires_grad}
+
+
+def _converted(logp_model: LogpModel, stored: StoredCopy) -> Mapping[int, nn.Parameter]:
+    """Return the weights that the copy stores in another format, by the identity of the original.
+
+    A weight that is also used outside of products, such as a tied embedding, keeps its format.
+    """
+    if stored.products is None or stored.everything is not None:
+        return {}
+    owners: dict[int, list[nn.Module]] = {}
+    for module in logp_model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+    return {
+        id(p): nn.Parameter(p.detach().to(stored.products), requires_grad=False)
+        for p in logp_model.parameters()
+        if p.requires_grad and all(isinstance(owner, PRODUCTS) for owner in owners[id(p)])
+    }
 
 
 def resolve_kind(kind: ReferenceKind, logp_model: LogpModel) -> ResolvedKind:

@@ -1,0 +1,134 @@
+"""DeepSpeed ZeRO-2 and ZeRO-3 in two processes on the CPU give the results of a single process.
+
+DeepSpeed is installed by `make test-deepspeed`. The processes have the environment that `accelerate
+launch` sets for the shipped configurations; the last test starts that launcher itself.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builders import tiny_checkpoint
+from support.accelerate_configs import CONFIGS, launch_environment
+from support.forked_runs import preload, run_ranks
+from support.runs import largest_difference, sabotage, weights, write_run
+from support.ten_steps import largest_change, read_run, ten_steps
+
+from unidpo_mm.config import LoraOptions
+
+pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(1800)]
+
+TYPES = ("llama", "llava", "qwen2_vl", "idefics3")
+"""A text model, two families with images, and one that the generic family serves."""
+
+STAGES = ("deepspeed_zero2", "deepspeed_zero3")
+TOLERANCE = 1e-5
+
+
+class Runs:
+    """The runs of all types, with one launch per name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = {name: folder / name for name in TYPES}
+        preload()
+        for name, path in self.folders.items():
+            path.mkdir()
+            tiny_checkpoint(path / "model", name)
+
+    def result(self, name: str, model_type: str) -> tuple[dict, dict, dict]:
+        """Return the record, the final weights and those of the resumed run."""
+        folder = self.folders[model_type]
+        if not (folder / f"{name}.json").is_file():
+            stage, _, variant = name.partition("-")
+            run = functools.partial(
+                ten_steps,
+                [folder],
+                name,
+                peft_config=LoraOptions(r=4) if variant == "lora" else None,
+                local_mean=variant == "wrong",
+            )
+            single = stage == "single"
+            env = {} if single else {**launch_environment(stage), "DS_ACCELERATOR": "cpu"}
+            ends = run_ranks(run, processes=1 if single else 2, env=env, timeout=600)
+            output = "\n".join(end.output[-4000:] for end in ends)
+            assert all(end.code == 0 for end in ends), output
+        return read_run(folder, name)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    pytest.importorskip("deepspeed")
+    return Runs(tmp_path_factory.mktemp("deepspeed"))
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_ten_steps_equal_those_of_a_single_process(runs: Runs, stage: str, model_type: str) -> None:
+    expected, single, _ = runs.result("single", model_type)
+    record, divided, resumed = runs.result(stage, model_type)
+    for ours, theirs in zip(expected["logs"], record["logs"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=TOLERANCE)
+    assert largest_change(single, divided) < TOLERANCE
+    assert largest_change(divided, resumed) < TOLERANCE
+    assert record["layout"] == expected["layout"], record["reason"]
+    assert (record["divided"] > 0) == (stage == "deepspeed_zero3")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_lora_adapters_train_and_resume(runs: Runs, stage: str) -> None:
+    _, single, _ = runs.result("single-lora", "llava")
+    _, divided, resumed = runs.result(f"{stage}-lora", "llava")
+    assert largest_change(single, divided) < TOLERANCE
+    assert largest_change(divided, resumed) < TOLERANCE
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_launcher_trains_is_killed_and_resumes(
+    stage: str, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    pytest.importorskip("deepspeed")
+    model = checkpoint("llava")
+    single, folder = tmp_path / "single", tmp_path / "divided"
+    single.mkdir()
+    folder.mkdir()
+    write_run(single, model)
+    write_run(folder, model)
+    shutil.copytree(CONFIGS.parent, folder / "configs")
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+
+    def run(words: list[str], where: Path, env: dict[str, str] | None = None) -> str:
+        result = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=where,
+            env={**common, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+        )
+        return result.stdout
+
+    run(["unidpo_mm", "train", "recipe.yaml"], single)
+    launch = [
+        "accelerate.commands.accelerate_cli",
+        *("launch", "--config_file", f"configs/accelerate/{stage}.yaml"),
+        *("-m", "unidpo_mm", "train", "recipe.yaml", "train.gradient_accumulation_steps=1"),
+        *("train.use_cpu=false", "train.ddp_backend=gloo"),
+    ]
+    output = run(launch, folder, sabotage(".saving/checkpoint-3", 5))
+    assert (folder / "out" / "checkpoint-2").is_dir(), output[-4000:]
+    assert not (folder / "out" / "checkpoint-3").exists()
+    output = run(launch, folder)
+    assert "resuming at step 2 of 4" in output, output[-4000:]
+    assert largest_difference(weights(folder / "out"), weights(single / "out")) < TOLERANCE
+
+
+def test_the_comparison_detects_a_mean_over_the_units_of_each_process(runs: Runs) -> None:
+    _, single, _ = runs.result("single", "llama")
+    _, wrong, _ = runs.result("deepspeed_zero2-wrong", "llama")
+    assert largest_change(single, wrong) > TOLERANCE
