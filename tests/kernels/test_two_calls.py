@@ -392,7 +392,12 @@ def test_packages_get_the_right_arguments(
 ) -> None:
     assert not backends._is_installed(kernel)
     assert "ModuleNotFoundError" in str(compare_with_reference(kernel, CPU, torch.bfloat16, 64))
-    monkeypatch.setitem(sys.modules, kernel.module, module())
+    interface = module()
+    monkeypatch.setitem(sys.modules, kernel.module, interface)
+    package, _, name = kernel.module.rpartition(".")
+    if package:
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+        setattr(sys.modules[package], name, interface)
     assert compare_with_reference(kernel, CPU, torch.bfloat16, 64) is None
 
 

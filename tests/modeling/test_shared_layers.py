@@ -14,7 +14,7 @@ from trainers import config, make_trainer, state_of
 from unidpo_mm.kernels.last_layer import decoder_layers
 from unidpo_mm.modeling import shared_layers as shared_layers_module
 from unidpo_mm.modeling.logp_model import unwrap_peft
-from unidpo_mm.training import startup_checks, trainer
+from unidpo_mm.training import preparing, startup_checks
 
 Checkpoint = Callable[[str], Path]
 
@@ -66,7 +66,7 @@ def test_results_equal_those_of_separate_passes_to_the_bit(
     options = {"activation_checkpointing": checkpointing}
     shared = trained(checkpoint(model_type), tmp_path / "shared", **options)
     assert len(shared.shared_layers) == 1
-    monkeypatch.setattr(trainer, "layers_to_share", lambda *args: None)
+    monkeypatch.setattr(preparing, "layers_to_share", lambda *args: None)
     separate = trained(checkpoint(model_type), tmp_path / "separate", **options)
     assert separate.shared_layers is None
     expected = state_of(separate)
