@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         lines.writerow(COLUMNS)
         environment = (_device_name(device), _versions())
         for name in options.only or SECTIONS:
+            if time.monotonic() - start > options.limit:
+                lines.writerow((name, "", "", "skipped", "time limit", "", *environment))
+                continue
             try:
                 for measurement in SECTIONS[name](settings):
                     lines.writerow((name, *measurement, *environment))

@@ -125,9 +125,9 @@ def steps(settings: Settings) -> Iterator[Measurement]:
                 yield shape.name, who, "time", seconds, "s"
                 yield shape.name, who, "pairs", settings.groups * shape.pairs / seconds, "1/s"
                 yield shape.name, who, "share of the bound", tflop / seconds / speed, ""
-                del trainer, step
             except torch.OutOfMemoryError as error:
                 yield shape.name, who, "failed", str(error)[:120], ""
+            trainer = step = None  # also after an error, before the next model is built
             _free(settings)
 
 
@@ -177,9 +177,9 @@ def peers(settings: Settings) -> Iterator[Measurement]:
                     yield shape.name, who, "time", seconds, "s"
                     pairs = settings.groups * shape.pairs / seconds
                     yield shape.name, who, "pairs", pairs, "1/s"
-                    del step
                 except Exception as error:  # another shape may work
                     yield shape.name, who, "failed", f"{type(error).__name__}: {error}"[:200], ""
+                step = None
                 _free(settings)
     if _version("ms-swift") is None:
         yield "all", "ms-swift", "skipped", "ms-swift is not installed", ""
@@ -280,6 +280,8 @@ def _prepared_step(trainer: Any) -> Callable[[], Tensor]:
     batch = next(iter(trainer.get_train_dataloader()))
 
     def step() -> Tensor:
+        if hasattr(trainer, "watch"):  # ours keeps the batches of a step, to report them
+            trainer.watch.start_step()
         model.zero_grad()
         loss: Tensor = trainer.compute_loss(model, batch)
         loss.backward()

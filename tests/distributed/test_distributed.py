@@ -15,8 +15,16 @@ QUICK_TYPES = ("llava", "qwen3_vl_moe")
 """A projector on a vision tower; features that also enter deeper layers, and experts."""
 SLOW_TYPES = tuple(name for name in QWEN_TYPES if name not in QUICK_TYPES)
 MODEL_TYPES = (*QUICK_TYPES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TYPES))
-LAUNCHES = (("single",), ("ddp", "ddp_fast"), ("fsdp2", "fsdp2_fast"), ("local_mean",))
+LAUNCHES = (
+    ("single",),
+    ("ddp", "ddp_fast"),
+    ("fsdp2", "fsdp2_fast"),
+    ("fsdp2_half",),
+    ("local_mean",),
+)
 """Modes that run one after the other in the same processes."""
+ONE_TYPE = ("fsdp2_half", "local_mean")
+"""Modes that run for a single model type."""
 
 Result = tuple[dict, dict[str, torch.Tensor]]
 
@@ -34,7 +42,7 @@ class Runs:
         if not result.is_file():
             modes = next(modes for modes in LAUNCHES if mode in modes)
             group = QUICK_TYPES if model_type in QUICK_TYPES else SLOW_TYPES
-            group = (model_type,) if mode == "local_mean" else group
+            group = (model_type,) if mode in ONE_TYPE else group
             self.run(modes, group, processes=1 if mode == "single" else 2)
         return json.loads(result.read_text()), torch.load(result.with_suffix(".pt"))
 
@@ -81,6 +89,16 @@ def test_two_processes_give_the_results_of_a_single_one(
 def test_an_fsdp2_run_shards_its_weights(runs: Runs, mode: str, model_type: str) -> None:
     record, weights = runs.result(mode, model_type)
     assert record["sharded"] == len(weights)
+
+
+def test_half_precision_of_fsdp2_keeps_log_probs_in_float32(runs: Runs) -> None:
+    record, _ = runs.result("fsdp2_half", "llava")
+    assert record["sharded"]
+    assert record["formats"] == ["torch.float32"]
+    # before the first update, the policy and its frozen copy give the same numbers
+    first, *_, last = (log["rewards/margins"] for log in record["logs"])
+    assert first == 0.0
+    assert last != 0.0
 
 
 @pytest.mark.parametrize("mode", ["ddp_fast", "fsdp2_fast"])

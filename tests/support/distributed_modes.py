@@ -1,8 +1,8 @@
 """Train in one process of a distributed run, in one or several modes, and write a file for each.
 
 The modes are ``single``, ``ddp``, ``fsdp2``, the last two with ``_fast`` for packed rows and a
-cached reference, and ``local_mean``, a negative control in which each process divides by its local
-units. Rank and number of processes come from the environment.
+cached reference, ``fsdp2_half``, in bfloat16, and ``local_mean``, a negative control in which each
+process divides by its local units. Rank and number of processes come from the environment.
 """
 
 import functools
@@ -58,6 +58,8 @@ def use_sharding() -> None:
         self.fsdp_plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
         )
+        if self.mixed_precision != "no":  # as accelerate does for a plugin of its own
+            self.fsdp_plugin.set_mixed_precision(self.mixed_precision)
 
     AcceleratorState.__init__ = sharded
     assert Accelerator  # the class reads the state patched above
@@ -95,11 +97,14 @@ def train(folder: Path, mode: str, *, videos: bool = False) -> None:
         layout="joined" if mode.endswith("_fast") else "plain",
         reference="cached" if mode.endswith("_fast") else "auto",
         memory="1e-6" if mode.endswith("_fast") else None,
+        bf16=mode.endswith("_half"),
     )
     rows = mixed_rows(videos=videos)
     trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=rows)
     if mode == "local_mean":
         trainer.get_batch_samples = functools.partial(local_units, trainer)
+    formats = []
+    trainer.model.register_forward_hook(lambda model, inputs, logps: formats.append(logps.dtype))
     trainer.train()
     sharded = [type(p).__name__ for p in trainer.model.parameters()]
     weights = {
@@ -110,6 +115,7 @@ def train(folder: Path, mode: str, *, videos: bool = False) -> None:
         logs = [log for log in trainer.state.log_history if "loss" in log]
         torch.save(weights, folder / f"{mode}.pt")
         result = {"logs": logs, "sharded": sharded.count("DTensor"), "metrics": metrics}
+        result["formats"] = sorted(set(map(str, formats)))
         if mode.endswith("_fast"):
             result["cached"] = len(trainer.parts.reference.store)
         (folder / f"{mode}.json").write_text(json.dumps(result))

@@ -14,7 +14,8 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.training import layout_trial
-from unidpo_mm.training.layout_trial import ROUNDING_FLOOR, LayoutTrial
+from unidpo_mm.training.layout_trial import ROUNDING_FLOOR, LayoutTrial, rounding_of_logits
+from unidpo_mm.training.startup_checks import check_logp_model
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,14 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
     return loaded
 
 
-def trial(loaded: LoadedModel) -> LayoutTrial:
-    return LayoutTrial(logp_model_of(loaded), loaded.adapter, mixed_rows(images=True), "cpu")
+def trial(loaded: LoadedModel, *, together: bool = False) -> LayoutTrial:
+    model = logp_model_of(loaded)
+    dtype = next(model.parameters()).dtype
+    rounding = rounding_of_logits(check_logp_model(model, loaded.adapter, "cpu"), dtype)
+    rows = mixed_rows(images=True)
+    return LayoutTrial(
+        model, loaded.adapter, rows, "cpu", dtype=dtype, rounding=rounding, together=together
+    )
 
 
 def test_the_tolerance_grows_with_the_logits(
@@ -104,3 +111,27 @@ def test_rows_are_computed_one_by_one_if_memory_is_short(
     fits = 0
     with pytest.raises(ModelError, match="does not fit in memory"):
         tried.disagreement("packed")
+
+
+def test_processes_that_compute_together_do_not_try_again(
+    load: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trial(load("float32"), together=True)
+    calls = []
+
+    def limited(self: LayoutTrial, layout: Any, groups: Any) -> torch.Tensor:
+        calls.append(len(groups))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LayoutTrial, "_computed", limited)
+    with pytest.raises(ModelError, match="does not fit in memory"):
+        tried.disagreement("packed")
+    assert calls == [3]
+
+
+def test_processes_that_compute_together_get_one_answer(
+    load: Callable[[str], LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_trial, "gather_objects", lambda reason: [reason, "of another rank"])
+    assert trial(load("float32")).disagreement("packed") is None
+    assert trial(load("float32"), together=True).disagreement("packed") == "of another rank"

@@ -1,6 +1,5 @@
 """Liger kernels reach the transformers model inside, or are refused with a reason."""
 
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from builders import load_tiny
+from builders import load_tiny, mixed_rows
+from trainers import config, make_trainer
 
 from unidpo_mm import UniDPOConfig
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.errors import ModelError
 from unidpo_mm.modeling import liger
-from unidpo_mm.modeling.liger import already_applied, apply_liger_kernels
-from unidpo_mm.modeling.logp_model import LogpModel
+from unidpo_mm.modeling.liger import apply_liger_kernels
 from unidpo_mm.training.setup import prepare_model
 
 Checkpoint = Callable[[str], Path]
@@ -57,16 +56,22 @@ def test_the_kernels_are_applied_to_the_model_inside_a_lora_model(
     }
 
 
-def test_the_trainer_of_transformers_does_not_apply_them_again(
-    checkpoint: Checkpoint, applied: list[Any], caplog: pytest.LogCaptureFixture
+def test_a_run_applies_them_once(
+    checkpoint: Checkpoint,
+    applied: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from transformers import trainer
+    from transformers import trainer as library
 
-    logp_model = LogpModel(load_tiny(checkpoint("llama")).model)
-    with caplog.at_level(logging.WARNING, "transformers"), already_applied():
-        trainer.apply_liger_kernel(logp_model, None)
-    assert not applied
-    assert not caplog.records
+    by_library: list[Any] = []
+    monkeypatch.setattr(library, "apply_liger_kernel", lambda *args: by_library.append(args))
+    args = config(tmp_path, use_liger_kernel=True, max_steps=1)
+    make_trainer(checkpoint("llama"), mixed_rows(images=False), args).train()
+    assert len(applied) == 1
+    assert not by_library  # it does not recognize the model, and would warn
+    library.apply_liger_kernel(None, None)
+    assert by_library  # after the run, it is as it was
 
 
 def test_they_are_refused_where_they_have_no_effect(

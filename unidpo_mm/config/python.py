@@ -47,8 +47,7 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     logging_nan_inf_filter: bool = False
     """False, unlike in transformers, so that a NaN loss is logged as NaN."""
     dataloader_num_workers: int | None = None  # type: ignore[assignment] # null is resolved
-    """Number of processes that read data; null: 4 on CUDA (persistent, each 2 batches ahead), else
-    0."""
+    """Number of processes that read data; null: 4 on CUDA (each 2 batches ahead), else 0."""
     remove_unused_columns: bool = False
     """Rows keep their fields until the adapter encodes them."""
     accelerator_config: dict[str, Any] | str | None = field(default=None)

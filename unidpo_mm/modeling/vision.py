@@ -159,7 +159,7 @@ class MediaFeatures:
             kind: [self.store.get(key) for key, _ in entries] for kind, entries in self.keys.items()
         }
         complete = all(None not in groups for groups in stored.values())
-        if not true_everywhere(complete, device):  # all run the tower or none does
+        if not true_everywhere(complete):  # all run the tower or none does
             return
         for kind, groups in stored.items():
             present = [group for group in groups if group is not None]

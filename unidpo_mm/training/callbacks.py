@@ -254,7 +254,7 @@ def _check_optimizer(optimizer: Any, model: nn.Module) -> None:
 
 def _fill_cache(trainer: SavingTrainer, reference: CachedReference) -> None:
     """Compute the log-probs that are missing from the cache of a reference, with a progress bar."""
-    loaders = [trainer.get_train_dataloader()]
+    loaders = [trainer.get_train_dataloader(read_once=True)]
     sets = trainer.eval_dataset
     for dataset in sets.values() if isinstance(sets, dict) else [sets]:
         if dataset is not None:
@@ -288,7 +288,8 @@ def measure_first_batch(trainer: SavingTrainer) -> LayerMemory:
     """Run the forward pass of one micro-batch and return the activations that each layer keeps."""
     model = trainer.parts.logp_model.model
     checkpoint_first(model, 0)
-    batch = batch_of(next(iter(trainer.get_train_dataloader()))).to(trainer.args.device)
+    loader = trainer.get_train_dataloader(read_once=True)
+    batch = batch_of(next(iter(loader))).to(trainer.args.device)
     wrapped = trainer.model_wrapped
     with trainer.accelerator.no_sync(wrapped), trainer.accelerator.autocast():
         return measure_layers(

@@ -1,6 +1,8 @@
 """Steps of preparing a run that differ if weights are divided among processes."""
 
+import dataclasses
 import logging
+from typing import Any
 
 import torch
 
@@ -9,7 +11,7 @@ from ..distributed.sharding import Sharding, sharding_of, weight_count
 from ..modeling.references.cached import CachedReference
 from ..modeling.references.kinds import FrozenCopy, Reference, StoredCopy
 
-__all__ = ["load_whole_weights", "stored_copy", "warn_of_whole_copy"]
+__all__ = ["keep_log_probs_exact", "load_whole_weights", "stored_copy", "warn_of_whole_copy"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +29,34 @@ def load_whole_weights(args: UniDPOConfig) -> None:
 
 
 def stored_copy(args: UniDPOConfig, dtype: torch.dtype) -> StoredCopy:
-    """Return how the weights of a frozen copy are stored; see `StoredCopy`."""
+    """Return how the weights of a frozen copy are stored, so that its numbers equal the policy's.
+
+    In half precision, FSDP computes with converted weights and DeepSpeed converts the whole model,
+    so norms and embeddings are rounded too.
+    """
     sharding = sharding_of(args)
-    mixed = args.bf16 or args.fp16
+    if not (args.bf16 or args.fp16):
+        return StoredCopy(shares=sharding.stage < 3)
+    if sharding.kind == "none":
+        return StoredCopy(products=dtype)
+    deepspeed = sharding.kind == "deepspeed"
     return StoredCopy(
-        products=dtype if mixed else None,
-        everything=dtype if mixed and sharding.kind == "deepspeed" else None,
-        shares=sharding.stage < 3,
+        everything=dtype, buffers=deepspeed, shares=deepspeed and sharding.stage < 3
     )
+
+
+def keep_log_probs_exact(accelerator: Any) -> None:
+    """Let FSDP return log-probs, and add gradients, in float32.
+
+    In mixed precision, accelerate makes it convert both to 16 bits: a log-prob of -12 would be
+    rounded to a multiple of 0.06.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if plugin is not None and policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            policy, output_dtype=None, reduce_dtype=torch.float32
+        )
 
 
 def warn_of_whole_copy(reference: Reference, sharding: Sharding) -> None:

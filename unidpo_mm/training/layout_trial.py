@@ -21,11 +21,19 @@ from ..data.collate import collate
 from ..data.row_table import columns_of
 from ..errors import ModelError, Problem
 from ..kernels.packing import masks_built
-from ..modeling.logp_model import compute_logps, compute_own_logps, evaluating
+from ..distributed import gather_objects
+from ..modeling.logp_model import compute_logps, evaluating
 from ..records import EncodedGroup, Layout, PreferenceRow
 from .run_parts import LayoutChoice, RunParts
 
-__all__ = ["LayoutTrial", "choose_layout", "free_memory", "rounding_of_logits", "sample_rows"]
+__all__ = [
+    "LayoutTrial",
+    "choose_layout",
+    "free_memory",
+    "rounding_of_logits",
+    "sample_rows",
+    "token_count",
+]
 
 EXACT = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Maximum difference between layouts in formats in which every token has to agree."""
@@ -52,6 +60,9 @@ def choose_layout(
     model: nn.Module,
     device: torch.device | str,
     dtype: torch.dtype,
+    *,
+    rounding: float,
+    together: bool = False,
 ) -> LayoutChoice:
     """Return the layout of a run.
 
@@ -64,6 +75,8 @@ def choose_layout(
         model: The policy, or what accelerate prepared of it.
         device: The device of the policy.
         dtype: The number format of its matrix products.
+        rounding: See `rounding_of_logits`.
+        together: Whether all processes compute together, because they share the weights.
 
     Raises:
         ModelError: If the requested layout is impossible, or a row does not fit in memory.
@@ -78,7 +91,9 @@ def choose_layout(
         return LayoutChoice("plain", "there are no rows")
     trial = None
     if not unpackable:
-        trial = LayoutTrial(model, parts.adapter, rows, device, dtype=dtype)
+        trial = LayoutTrial(
+            model, parts.adapter, rows, device, dtype=dtype, rounding=rounding, together=together
+        )
     reason = unpackable if trial is None else trial.disagreement("packed")
     if trial is not None and (requested == "joined" or (requested == "auto" and trial.segmented)):
         joined_reason = reason or trial.disagreement("joined")
@@ -103,7 +118,9 @@ class LayoutTrial:
         adapter: Encodes the rows.
         rows: The rows of the run.
         device: The device of the model.
-        dtype: The number format of matrix products; `None` for that of the weights.
+        dtype: The number format of matrix products.
+        rounding: The least tolerance in half precision, see `rounding_of_logits`.
+        together: Whether all processes compute together, because they share the weights.
 
     Attributes:
         segmented: Whether attention has been computed separately for each segment of a row so far,
@@ -118,22 +135,33 @@ class LayoutTrial:
         rows: Sequence[PreferenceRow],
         device: torch.device | str,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype,
+        rounding: float,
+        together: bool = False,
     ) -> None:
         self.model, self.adapter, self.device = model, adapter, device
+        self.together = together
         self.groups = [adapter.encode(row) for row in sample_rows(rows)]
         self.segmented = True
         self.plain = self._logps("plain")
-        dtype = dtype or next(model.parameters()).dtype
         self.exact = dtype in EXACT
-        self.tolerance = EXACT[dtype] if self.exact else self._rounding(dtype)
+        self.tolerance = EXACT[dtype] if self.exact else max(rounding, self._noise())
 
     def disagreement(self, layout: Layout) -> str | None:
         """Return how a layout differs from the plain one; `None` if only by rounding errors.
 
+        Processes that compute together get the same answer.
+
         Raises:
             ModelError: If a row does not fit in memory.
         """
+        reason = self._disagreement(layout)
+        if not self.together:
+            return reason
+        reasons = gather_objects(reason)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def _disagreement(self, layout: Layout) -> str | None:
         before = masks_built()
         try:
             difference = self._difference(self._logps(layout))
@@ -158,28 +186,26 @@ class LayoutTrial:
             if len(tokens)
         )
 
-    def _rounding(self, dtype: torch.dtype) -> float:
-        """Return the tolerance in half precision: what rounding explains."""
+    def _noise(self) -> float:
+        """Return the tolerance that follows from the difference between two batchings."""
         alone = torch.cat([self._computed("plain", [group]) for group in self.groups])
-        noise = float((self.plain - alone).abs().float().quantile(NOISE_QUANTILE))
-        batch = collate(self.groups[:1], pad_token_id=self.adapter.pad_token_id).to(self.device)
-        with torch.no_grad(), evaluating(self.model):
-            _, largest = compute_own_logps(self.model, self.adapter, batch)
-        return max(NOISE_FACTOR * noise, rounding_of_logits(largest, dtype))
+        return NOISE_FACTOR * float((self.plain - alone).abs().float().quantile(NOISE_QUANTILE))
 
     def _logps(self, layout: Layout) -> Tensor:
-        """Return the log-probs of all rows; if memory is short, compute them one by one."""
+        """Return the log-probs of all rows; if memory is short, compute them one by one.
+
+        Processes that compute together cannot try again: the others are in the middle of a pass.
+        """
         try:
             return self._computed(layout, self.groups)
-        except torch.OutOfMemoryError:
-            pass  # outside of the handler, which keeps the tensors alive
-        free_memory()
+        except torch.OutOfMemoryError as error:
+            if self.together:
+                raise _too_large(error) from error
+        free_memory()  # outside of the handler, which keeps the tensors alive
         try:
             return torch.cat([self._computed(layout, [group]) for group in self.groups])
         except torch.OutOfMemoryError as error:
-            problem = f"a row of the run does not fit in memory when layouts are compared ({error})"
-            remedy = "Lower data.max_length or the image size, shard the model, or free memory"
-            raise ModelError(Problem("model.layout", problem, remedy)) from error
+            raise _too_large(error) from error
 
     @torch.no_grad()
     def _computed(self, layout: Layout, groups: Sequence[EncodedGroup]) -> Tensor:
@@ -187,6 +213,12 @@ class LayoutTrial:
         batch = collate(groups, pad_token_id=pad, layout=layout).to(self.device)
         with evaluating(self.model):
             return compute_logps(self.model, self.adapter, batch)
+
+
+def _too_large(error: torch.OutOfMemoryError) -> ModelError:
+    problem = f"a row of the run does not fit in memory when layouts are compared ({error})"
+    remedy = "Lower data.max_length or the image size, shard the model, or free memory"
+    return ModelError(Problem("model.layout", problem, remedy))
 
 
 def rounding_of_logits(largest: Tensor, dtype: torch.dtype) -> float:
@@ -200,6 +232,12 @@ def rounding_of_logits(largest: Tensor, dtype: torch.dtype) -> float:
         dtype: The number format of the logits.
     """
     return max(ROUNDING_FLOOR, torch.finfo(dtype).eps * float(largest.float().median()))
+
+
+def token_count(group: EncodedGroup) -> int:
+    """Return the number of tokens of a group, with the prompt repeated for every response."""
+    responses = group.response_ids
+    return len(group.prompt_ids) * len(responses) + sum(map(len, responses))
 
 
 def sample_rows(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:

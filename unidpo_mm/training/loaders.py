@@ -115,8 +115,18 @@ def new_loader(
     dataset: GroupDataset | StreamDataset,
     collator: GroupCollator,
     args: UniDPOConfig,
+    *,
+    read_once: bool,
 ) -> DataLoader[Any]:
-    """Return a loader of the micro-batches of a sampler."""
+    """Return a loader of the micro-batches of a sampler.
+
+    Args:
+        sampler: Yields the numbers of the rows of each micro-batch.
+        dataset: The rows.
+        collator: Turns rows into a batch.
+        args: The options of the run.
+        read_once: Whether the loader is read a single time, so that its workers end afterwards.
+    """
     streamed = isinstance(dataset, StreamDataset)
     return DataLoader(
         dataset,
@@ -124,7 +134,7 @@ def new_loader(
         collate_fn=StreamCollator(collator) if streamed else collator,
         num_workers=args.dataloader_num_workers or 0,
         pin_memory=args.dataloader_pin_memory,
-        persistent_workers=args.dataloader_persistent_workers,
+        persistent_workers=args.dataloader_persistent_workers and not read_once,
         prefetch_factor=args.dataloader_prefetch_factor,
         timeout=args.worker_timeout if args.dataloader_num_workers else 0,
         worker_init_fn=protect_worker,

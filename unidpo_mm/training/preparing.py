@@ -20,10 +20,12 @@ from ..distributed import first_process, true_everywhere
 from ..distributed.sharding import sharding_of
 from ..errors import ModelError, Problem
 from ..modeling.logp_model import compute_logps, evaluating
+from ..modeling.parts import compute_dtype
 from ..modeling.references.moving import MovingLora
 from ..modeling.used_weights import routes_tokens, unused_weights
 from .configured_loss import pinned_settings
-from .layout_trial import sample_rows
+from .divided_weights import keep_log_probs_exact
+from .layout_trial import sample_rows, token_count
 from .nonfinite import handle_non_finite
 from .resuming import CheckpointedTrainer
 from .run_parts import LayoutChoice
@@ -31,7 +33,8 @@ from .startup_checks import check_start, layers_to_share
 
 __all__ = ["PreparingTrainer"]
 
-UNDECIDED = LayoutChoice("plain", "it is chosen when the weights have been divided")
+LATER = "it is checked when the weights have been divided"
+"""The reason of a layout that has not been checked yet."""
 
 
 class PreparingTrainer(CheckpointedTrainer):
@@ -42,17 +45,23 @@ class PreparingTrainer(CheckpointedTrainer):
     def _check_unprepared(self) -> None:
         """Check how weights are divided, and the model if they are not; choose its layout."""
         _check_sharding(self.args, self.accelerator)
+        keep_log_probs_exact(self.accelerator)
         parts, args = self.parts, self.args
         if self.place_model_on_device:
             self.layout = check_start(parts, args, args.device)
             self.shared_layers = layers_to_share(parts, args, self.layout.layout, args.device)
             return
-        self.layout = UNDECIDED
+        self.layout = LayoutChoice("plain" if args.layout == "auto" else args.layout, LATER)
+        first_process(self._check_untested_type)
+        # only now: all processes compute together from here on
         parts.logp_model.same_chunks = sharding_of(args).stage == 3
-        # a few short rows, and only if the family does not list the model's type
-        first_process(
-            lambda: check_untested_type(parts.logp_model, parts.family, parts.adapter, "cpu")
-        )
+
+    def _check_untested_type(self) -> None:
+        """Check a few short rows on the CPU, if the family does not list the model's type."""
+        parts, args = self.parts, self.args
+        dtype = compute_dtype(args, parts.logp_model)
+        with torch.autocast("cpu", dtype=dtype, enabled=args.bf16 or args.fp16):
+            check_untested_type(parts.logp_model, parts.family, parts.adapter, "cpu")
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -66,7 +75,7 @@ class PreparingTrainer(CheckpointedTrainer):
         model, loader = base._prepare_for_training(
             max_steps, train_dataloader, resume_from_checkpoint
         )
-        if self.layout is UNDECIDED:
+        if self.layout.reason == LATER:
             self._check_prepared(model)
             loader = self.get_train_dataloader()
             self.callback_handler.train_dataloader = loader
@@ -86,11 +95,12 @@ class PreparingTrainer(CheckpointedTrainer):
         model, adapter = self.parts.logp_model, self.parts.adapter
         if routes_tokens(model.config):
             return
-        group = adapter.encode(sample_rows(self.parts.train_rows)[0])
+        groups = [adapter.encode(row) for row in sample_rows(self.parts.train_rows)]
+        group = min(groups, key=token_count)  # its graph is kept, without checkpointing
         batch = batch_of(self.collator([group])).to(self.args.device)
         with torch.enable_grad(), self.accelerator.autocast(), evaluating(model):
             unused = unused_weights(compute_logps(model, adapter, batch), model.parameters())
-        handler.find_unused_parameters = not true_everywhere(not unused, self.args.device)
+        handler.find_unused_parameters = not true_everywhere(not unused)
 
     def _check_prepared(self, model: nn.Module) -> None:
         """Check a prepared model and set the layout of batches; every process calls it."""
@@ -122,7 +132,7 @@ class PreparingTrainer(CheckpointedTrainer):
         if not self.is_in_train and not self.accelerator._models:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 self.model_wrapped = self.accelerator.prepare(self.model)
-                if self.layout is UNDECIDED:
+                if self.layout.reason == LATER:
                     self._check_prepared(self.model_wrapped)
             else:
                 self.model_wrapped = self.accelerator.prepare_model(
@@ -137,6 +147,13 @@ def _check_sharding(args: Any, accelerator: Any) -> None:
     if sharding_of(args).kind == "deepspeed" and args.on_nonfinite == "skip":
         problem = "DeepSpeed applies a step before its gradient is checked, so none can be skipped"
         raise ModelError(Problem("train.on_nonfinite", problem, "Set it to stop, or use FSDP2"))
+    if sharding_of(args).weights and args.tokens_per_micro_batch and args.layout == "auto":
+        problem = (
+            "the number of micro-batches depends on the layout, which is chosen only after "
+            f"{sharding_of(args).name} has divided the weights"
+        )
+        remedy = "Set model.layout to packed, or to plain"
+        raise ModelError(Problem("train.tokens_per_micro_batch", problem, remedy))
     problem, remedy = "", ""
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if args.fsdp and accelerator.distributed_type.value != "FSDP":

@@ -89,10 +89,14 @@ def check_start(
         if prepared is None and (args.bf16 or args.fp16):
             stack.enter_context(torch.autocast(kind, dtype=dtype))
         model = parts.logp_model if prepared is None else prepared
-        check_logp_model(model, parts.adapter, device, rows)
+        largest = check_logp_model(model, parts.adapter, device, rows)
         if prepared is None:
             check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
-        return choose_layout(parts, args, model, device, dtype)
+        return choose_layout(
+            *(parts, args, model, device, dtype),
+            rounding=rounding_of_logits(largest, dtype),
+            together=prepared is not None,
+        )
 
 
 @torch.no_grad()
@@ -141,7 +145,7 @@ def check_logp_model(
     adapter: Adapter,
     device: torch.device | str,
     rows: Sequence[PreferenceRow] = (),
-) -> None:
+) -> Tensor:
     """Compare the log-probs of a short row with the logits; if it is invalid, use `rows[0]`.
 
     Args:
@@ -149,6 +153,9 @@ def check_logp_model(
         adapter: Encodes the row.
         device: The device of the model.
         rows: The rows of the run.
+
+    Returns:
+        The largest absolute logit at each position.
 
     Raises:
         ModelError: If they differ by more than rounding errors.
@@ -176,6 +183,7 @@ def check_logp_model(
                 "Choose another model, or report the problem",
             )
         )
+    return largest
 
 
 def _short_row() -> PreferenceRow:

@@ -156,8 +156,12 @@ class UniDPOTrainer(PreparingTrainer):
 
     # ---- data ----
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return micro-batches of complete groups, the same number on every process."""
+    def get_train_dataloader(self, *, read_once: bool = False) -> DataLoader[Any]:
+        """Return micro-batches of complete groups, the same number on every process.
+
+        Args:
+            read_once: Whether the loader is read a single time.
+        """
         if not len(self.train_dataset):
             raise DataError(
                 Problem("train_dataset", "the training set is empty", "Pass train_dataset")
@@ -167,7 +171,7 @@ class UniDPOTrainer(PreparingTrainer):
         sampler = train_sampler(
             self.train_dataset, self.parts, self.args, layout, seed=seed, processes=processes
         )
-        return self._loader(sampler, self.train_dataset)
+        return self._loader(sampler, self.train_dataset, read_once=read_once)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return micro-batches of held-out groups, in the order of the data set.
@@ -186,18 +190,21 @@ class UniDPOTrainer(PreparingTrainer):
             dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
         size, processes = self.args.per_device_eval_batch_size, self.accelerator.num_processes
         sampler = unit_sampler(dataset, size, processes=processes)
-        return self._loader(sampler, dataset)
+        return self._loader(sampler, dataset, read_once=True)  # every evaluation makes a new one
 
     def _loader(
-        self, sampler: Sampler[list[int]], dataset: GroupDataset | StreamDataset
+        self,
+        sampler: Sampler[list[int]],
+        dataset: GroupDataset | StreamDataset,
+        *,
+        read_once: bool,
     ) -> DataLoader[Any]:
-        """Return a loader of the micro-batches of a sampler."""
-        loader = new_loader(sampler, dataset, self.collator, self.args)
+        """Return a loader of the micro-batches of a sampler; `compute_loss` moves them, once."""
+        loader = new_loader(sampler, dataset, self.collator, self.args, read_once=read_once)
         prepared: DataLoader[Any]
-        if self.is_deepspeed_enabled:  # it does not allow another placement
-            prepared = self.accelerator.prepare(loader)
-        else:  # `compute_loss` moves the batches, once
-            prepared = self.accelerator.prepare_data_loader(loader, device_placement=False)
+        prepared = self.accelerator.prepare_data_loader(loader, device_placement=False)
+        if read_once:  # accelerate would keep it, and the data that its workers hold
+            self.accelerator._dataloaders.remove(prepared)
         return prepared
 
     def get_batch_samples(

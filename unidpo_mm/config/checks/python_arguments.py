@@ -136,7 +136,6 @@ def choose_workers(args: Any) -> None:
     on_gpu = torch.cuda.is_available() and not args.use_cpu
     args.dataloader_num_workers = GPU_WORKERS if on_gpu else 0
     if on_gpu:
-        args.dataloader_persistent_workers = True
         args.dataloader_prefetch_factor = args.dataloader_prefetch_factor or GPU_PREFETCH
 
 

@@ -117,7 +117,7 @@ class CachedReference:
             key in entries and len(entries[key]) == length
             for key, length in zip(keys, lengths, strict=True)
         )
-        if not true_everywhere(fits, batch.targets.row.device):  # all run the model or none does
+        if not true_everywhere(fits):  # all run the model or none does
             return self._compute(policy, batch, media)
         logps = torch.cat([entries[key] for key in keys])
         return logps.to(batch.targets.row.device, non_blocking=True)

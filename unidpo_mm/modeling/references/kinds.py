@@ -156,13 +156,16 @@ class StoredCopy:
         products: The number format of linear and convolutional layers. Autocast converts their
             weights to it for every product, so the numbers are the same. `None` for that of the
             policy. All other weights keep the format of the policy, because it affects results.
-        everything: The number format of all weights, where the policy is converted as a whole.
+        everything: The number format of all weights, where those of the policy are converted as a
+            whole. Such a copy shares weights only if the policy's own are converted in place.
+        buffers: Whether buffers are converted as well.
         shares: Whether weights that never change are those of the policy. Weights that are divided
             among processes later cannot be shared.
     """
 
     products: torch.dtype | None = None
     everything: torch.dtype | None = None
+    buffers: bool = False
     shares: bool = True
 
 
@@ -191,7 +194,10 @@ def make_reference(
         logp_model, {**_converted(logp_model, stored), **_shared(logp_model, stored)}
     )
     if stored.everything is not None:
-        copied.to(stored.everything)
+        if stored.buffers:
+            copied.to(stored.everything)
+        for parameter in copied.parameters():
+            parameter.data = parameter.data.to(stored.everything)
     return FrozenCopy(copied, adapter, separate_vision=separate_vision)
 
 
