@@ -177,8 +177,8 @@ class TrainOptions:
     learning_rates: Annotated[dict[str, LearningRate] | None, HONORED] = None
     """Part of the model -> its learning rate; all others use `learning_rate`."""
     device_peak_tflops: Annotated[Teraflops | None, HARMLESS] = None
-    """Peak of one device in teraFLOPS, to which `mfu` in the log refers; null: that of common GPUs
-    in 16 bits, otherwise there is no `mfu`."""
+    """Peak of one device in teraFLOPS, used for `mfu` in the log; null: looked up for common GPUs
+    in bf16 or fp16, without it there is no `mfu`."""
     disable_dropout: bool = True
     """Whether every dropout of the policy is set to 0, as in TRL."""
     logps_chunk_size: Annotated[Count | None, HONORED] = None

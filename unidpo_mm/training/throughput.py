@@ -34,7 +34,7 @@ PEAK_TFLOPS = {
     "MI300X": 1307.4,
 }
 """Part of a device's name -> its peak in 16 bits without sparsity, in teraFLOPS, as its vendor
-states it; the first name that fits counts."""
+states it. The first part that the name contains is used, so "L40" stands before "L4"."""
 
 NAMES = ("units", *COUNTS)
 
