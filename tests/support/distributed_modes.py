@@ -103,8 +103,13 @@ def train(folder: Path, mode: str, *, videos: bool = False) -> None:
     trainer = UniDPOTrainer(str(folder / "model"), args, train_dataset=rows)
     if mode == "local_mean":
         trainer.get_batch_samples = functools.partial(local_units, trainer)
-    formats = []
-    trainer.model.register_forward_hook(lambda model, inputs, logps: formats.append(logps.dtype))
+    formats = set()
+
+    def record_format(model, inputs, output):
+        if isinstance(output, torch.Tensor):  # log-probs, not the logits of a check
+            formats.add(str(output.dtype))
+
+    trainer.model.register_forward_hook(record_format)
     trainer.train()
     sharded = [type(p).__name__ for p in trainer.model.parameters()]
     weights = {
@@ -115,7 +120,7 @@ def train(folder: Path, mode: str, *, videos: bool = False) -> None:
         logs = [log for log in trainer.state.log_history if "loss" in log]
         torch.save(weights, folder / f"{mode}.pt")
         result = {"logs": logs, "sharded": sharded.count("DTensor"), "metrics": metrics}
-        result["formats"] = sorted(set(map(str, formats)))
+        result["formats"] = sorted(formats)
         if mode.endswith("_fast"):
             result["cached"] = len(trainer.parts.reference.store)
         (folder / f"{mode}.json").write_text(json.dumps(result))
