@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -19,7 +19,6 @@ from builders import (
     IMAGE_TYPES,
     build_reference,
     encoded,
-    family_name,
     load_tiny,
     logp_model_of,
     mixed_rows,
@@ -38,7 +37,6 @@ from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling.parts import add_lora, disable_dropout, freeze_parts, keep_in_float32
 from unidpo_mm.modeling.placement import place_batch
 from unidpo_mm.modeling.references.cached import CachedReference
-from unidpo_mm.plugins import load_family
 from unidpo_mm.training.configured_loss import configure_loss
 from unidpo_mm.training.metrics import MetricSums
 from unidpo_mm.training.step import StepOutput, preference_step
@@ -145,8 +143,7 @@ class _Run:
     def __init__(self, case: DeviceCase, folder: Path, cache: Path) -> None:
         torch.manual_seed(0)
         loaded = load_tiny(folder)
-        family = load_family(family_name(case.model_type))
-        model: Any = loaded.model
+        family, model = loaded.family, cast(Any, loaded.model)
         enable_packing(model)
         if case.lora:
             model = add_lora(model, family, LoraOptions(r=4, dropout=0.0))
