@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from ..cache.row_files import CONTENT_FILE
 from ..cache.stores import replacing
 from ..records import ImageRef, PreferenceRow, VideoRef
 from .images import in_threads
@@ -28,7 +29,6 @@ __all__ = ["FileContent", "RowMediaKeys", "file_content", "stamp"]
 
 logger = logging.getLogger(__name__)
 
-CONTENT_FILE = "content.npz"
 DIGEST_BYTES = 32
 KEY_DIGITS = 64
 KEY = f"S{KEY_DIGITS}"
