@@ -15,7 +15,7 @@ from unidpo_mm.cache.row_files import row_folder
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.data import content, load, row_file, row_store
-from unidpo_mm.data.digest import data_digest
+from unidpo_mm.data.digest import DataDigest, data_digest, difference
 from unidpo_mm.data.groups import group_by_prompt, train_on_responses, weight_by_group
 from unidpo_mm.data.images import FileImage, MemoryImage, UrlImage
 from unidpo_mm.data.load import Loaded, read_records, read_sources
@@ -197,6 +197,24 @@ def test_sources_with_problems_are_reported_each_time(
         assert loaded.problems == expected.problems
         assert_same(loaded.rows, expected.rows)
     assert "0 stores" in run_command("cache", "info").output
+
+
+def test_a_changed_row_is_named_by_its_place_in_the_file(
+    source: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(source.path)
+    before, _ = split_rows(on_disk(source, monkeypatch).rows, 0.3, seed=0)
+    recorded = data_digest(before)
+    number = [row.where for row in before].index(f"{path} row 50")
+    assert number < 49  # rows before it are held out
+    lines = path.read_text().splitlines()
+    lines[49] = lines[49].replace("bad 49", "worse")
+    path.write_text("\n".join(lines))
+    rows, _ = split_rows(on_disk(source, monkeypatch).rows, 0.3, seed=0)
+    new = DataDigest.from_json(json.loads(json.dumps(data_digest(rows).to_json())))
+    assert difference(recorded, new, rows) == [
+        f"source 'rows': 1 row changed, the first is {path} row 50"
+    ]
 
 
 def test_duplicate_ids_are_reported(source: SourceOptions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Files of rows survive full disks, killed processes and damage: no row is lost, no file is left."""
+"""Files of rows survive full disks, killed processes and damage: no row is lost."""
 
 import errno
 import gc
@@ -157,17 +157,7 @@ def test_a_full_disk_keeps_all_rows_in_memory(
     size = (folders()[0] / row_files.ROWS_FILE).stat().st_size
     run_command("cache", "prune", "--days", "0")
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    for limit in (
-        0,
-        8,
-        100,
-        size // 3,
-        size // 2,
-        size // 2 + 501,
-        size - 2000,
-        size - 300,
-        size - 1,
-    ):
+    for limit in (0, 100, size // 2, size - 2000, size - 1):
         limit_file_size(limit)
         loaded = read_sources([source])
         limit_file_size(unlimited)
