@@ -128,6 +128,8 @@ def main() -> None:
             )
             process.start()
             process.join()
+            if process.exitcode:
+                sys.exit(f"the stage '{stage}' failed")
 
 
 if __name__ == "__main__":

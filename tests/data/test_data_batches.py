@@ -1,6 +1,7 @@
 """Micro-batches of whole groups, counted in units."""
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import hypothesis.strategies as st
@@ -8,7 +9,7 @@ import pytest
 from builders import load_tiny, row
 from hypothesis import given, settings
 
-from unidpo_mm.data.batches import FILLER, GroupBatchSampler, GroupDataset
+from unidpo_mm.data.batches import FILLER, GroupBatchSampler, GroupDataset, pack_units
 
 
 def sampler_of(units: list[int], batch_size: int, **options: Any) -> GroupBatchSampler:
@@ -100,3 +101,27 @@ def test_the_index_of_the_filler_gives_a_group_of_weight_zero(
     assert dataset[0].row.id == "a"
     assert dataset[0].weight == 1
     assert dataset[FILLER].weight == 0
+
+
+def packed_one_by_one(sizes: Counter[int], batch_size: int) -> list[list[int]]:
+    """Pack each item into the open bin with the least room that is enough."""
+    bins: list[list[int]] = []
+    open_bins: dict[int, deque[int]] = defaultdict(deque)
+    for size in sorted(sizes.elements(), reverse=True):
+        room = next((room for room in sorted(open_bins) if room >= size and open_bins[room]), None)
+        if room is None:
+            bins.append([size])
+            number, room = len(bins) - 1, max(batch_size, size)
+        else:
+            number = open_bins[room].popleft()
+            bins[number].append(size)
+        open_bins[room - size].append(number)
+    return bins
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 64])
+def test_equal_sizes_are_packed_together_as_one_by_one(batch_size: int) -> None:
+    draw = random.Random(batch_size)
+    for largest in (1, 3, 9, 80):
+        sizes = Counter(draw.randint(1, largest) for _ in range(300))
+        assert pack_units(sizes, batch_size) == packed_one_by_one(sizes, batch_size)

@@ -22,7 +22,7 @@ ROWS = [
 def changes(new: list[PreferenceRow], old: list[PreferenceRow] = ROWS) -> list[str]:
     """Compare two lists of rows by way of the JSON form, as a checkpoint does."""
     stored = json.loads(json.dumps(data_digest(old).to_json()))
-    return difference(DataDigest.from_json(stored), data_digest(new))
+    return difference(DataDigest.from_json(stored), data_digest(new), new)
 
 
 def test_rows_that_differ_only_in_their_ids_have_equal_digests() -> None:
@@ -40,12 +40,14 @@ def test_a_difference_is_described() -> None:
     changed[6] = dataclasses.replace(ROWS[6], tools="[{}]")
     other = [dataclasses.replace(item, source="other") for item in ROWS]
     assert changes([*ROWS, extra]) == ["source 'pairs': 1 row added, the first is data.jsonl row 9"]
-    assert changes(ROWS[2:]) == ["source 'pairs': 2 rows removed, the first was row 1"]
+    assert changes(ROWS[2:]) == [
+        "source 'pairs': 2 rows removed, the first was row 1 of the earlier run"
+    ]
     assert changes(ROWS[::-1]) == ["source 'pairs': the same 8 rows in another order"]
     assert changes(changed) == ["source 'pairs': 1 row changed, the first is data.jsonl row 7"]
     assert changes([*ROWS[1:], extra]) == [
         "source 'pairs': 1 row added, the first is data.jsonl row 9; 1 row removed, the first was "
-        "row 1"
+        "row 1 of the earlier run"
     ]
     assert changes([extra, *ROWS[::-1]]) == [
         "source 'pairs': 1 row added, the first is data.jsonl row 9; the other rows are in another "

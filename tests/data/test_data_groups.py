@@ -8,8 +8,15 @@ import pytest
 from builders import batch_of, load_tiny, make_image
 from trainers import config, make_trainer
 
-from unidpo_mm.data.groups import group_by_prompt, weight_by_group
-from unidpo_mm.data.load import rows_from_records
+from unidpo_mm.check.run import check_data
+from unidpo_mm.config import SourceOptions
+from unidpo_mm.data.groups import (
+    group_by_prompt,
+    repeat_problems,
+    repeat_sources,
+    weight_by_group,
+)
+from unidpo_mm.data.load import DataFiles, load_rows, rows_from_records
 from unidpo_mm.records import Pair
 
 
@@ -122,3 +129,23 @@ def test_the_nll_of_a_response_can_be_counted_once(checkpoint: Any, tmp_path: Pa
         for kind in (False, True)
     )  # fmt: skip
     assert often > once + 0.1
+
+
+def test_sources_with_the_same_name_are_repeated_equally(tmp_path: Path) -> None:
+    sources = []
+    for folder, repeat in (("a", 3), ("b", 1), ("c", 3)):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "train.jsonl"
+        path.write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+        sources.append(SourceOptions(path=str(path), repeat=repeat))
+    problems = check_data(DataFiles(sources=sources)).problems
+    [problem] = [item for item in problems if "repeat" in item.where]
+    assert str(problem) == (
+        "data source 'train', repeat: two sources have this name and different values (3, 1). Set "
+        "a different 'name' for one of them."
+    )
+    assert list(repeat_problems([sources[0], sources[2]])) == []
+    named = [sources[0], sources[1].model_copy(update={"name": "b"})]
+    assert list(repeat_problems(named)) == []
+    rows = repeat_sources(load_rows(named), {"train": 3, "b": 1})
+    assert [row.source for row in rows] == ["train"] * 3 + ["b"]

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from builders import make_image
 from support.commands import run_command
 
 from unidpo_mm.cache.row_files import row_folder
+from unidpo_mm.check.run import check_data
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.config.python import UniDPOConfig
 from unidpo_mm.data import content, load, row_file, row_store
-from unidpo_mm.data.digest import data_digest
+from unidpo_mm.data.digest import DataDigest, data_digest, difference
 from unidpo_mm.data.groups import group_by_prompt, train_on_responses, weight_by_group
 from unidpo_mm.data.images import FileImage, MemoryImage, UrlImage
-from unidpo_mm.data.load import Loaded, read_records, read_sources
+from unidpo_mm.data.load import DataFiles, Loaded, read_records, read_sources
 from unidpo_mm.data.row_codec import NotStorable, decode_row, encode_row
 from unidpo_mm.data.row_table import RowTable, columns_of, concatenated
 from unidpo_mm.data.split import split_rows
@@ -128,6 +130,53 @@ def test_loss_parameters_and_problems_are_the_same(
     assert loss.check_rows(disk) == loss.check_rows(memory) == []
 
 
+@pytest.mark.parametrize("name", ["uni_dpo", "dpo", "sft"])
+def test_rows_without_scores_or_pairs_have_the_same_problems(
+    source: SourceOptions, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    records = [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 4},
+        {"prompt": "q", "responses": [{"text": "a"}, {"text": "b"}], "pairs": []},
+        {"prompt": "<image>q", "images": ["i1.png"], "chosen": "a", "rejected": "b"},
+    ]
+    with Path(source.path).open("a") as file:
+        file.writelines(f"{json.dumps(record)}\n" for record in records)
+    memory, disk = read_sources([source]), on_disk(source, monkeypatch)
+    assert (memory.problems, len(memory.rows)) == ([], ROWS + len(records))
+    loss = configured_loss(UniDPOConfig(output_dir="x", report_to="none", loss={"name": name}))
+    problems = loss.check_rows(list(memory.rows))
+    assert loss.check_rows(disk.rows) == problems
+    assert loss.check_sources(disk.rows) == loss.check_sources(memory.rows)
+    rows_with_problems = {problem.where.split(",")[0] for problem in problems}
+    assert len(rows_with_problems) == {"uni_dpo": 4, "dpo": 1, "sft": 0}[name]
+
+
+def test_a_check_of_rows_on_disk_is_the_same_and_keeps_few_rows(
+    source: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = {"prompt": "q2 é", "chosen": "bad 2", "rejected": "good 2", "weight": 1}
+    with Path(source.path).open("a") as file:  # a contradiction and a duplicate
+        file.writelines(f"{json.dumps(pair)}\n" for _ in range(2))
+    files = DataFiles(sources=[source])
+    expected = check_data(files)
+    assert (expected.overlap.duplicates, expected.overlap.contradictions) == (1, 2)
+    on_disk(source, monkeypatch)
+    alive: list[weakref.ref[PreferenceRow]] = []
+    numbers: list[int] = []
+    get_row = row_file.RowFile.__getitem__
+
+    def counted(rows: row_file.RowFile, index: int) -> Any:
+        row = get_row(rows, index)
+        alive[:] = [*(item for item in alive if item() is not None), weakref.ref(row)]
+        numbers.append(len(alive))
+        return row
+
+    monkeypatch.setattr(row_file.RowFile, "__getitem__", counted)
+    assert check_data(files) == expected
+    assert max(numbers) < 10
+
+
 def test_an_unchanged_source_is_not_read_again(
     source: SourceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +248,24 @@ def test_sources_with_problems_are_reported_each_time(
     assert "0 stores" in run_command("cache", "info").output
 
 
+def test_a_changed_row_is_named_by_its_place_in_the_file(
+    source: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(source.path)
+    before, _ = split_rows(on_disk(source, monkeypatch).rows, 0.3, seed=0)
+    recorded = data_digest(before)
+    number = [row.where for row in before].index(f"{path} row 50")
+    assert number < 49  # rows before it are held out
+    lines = path.read_text().splitlines()
+    lines[49] = lines[49].replace("bad 49", "worse")
+    path.write_text("\n".join(lines))
+    rows, _ = split_rows(on_disk(source, monkeypatch).rows, 0.3, seed=0)
+    new = DataDigest.from_json(json.loads(json.dumps(data_digest(rows).to_json())))
+    assert difference(recorded, new, rows) == [
+        f"source 'rows': 1 row changed, the first is {path} row 50"
+    ]
+
+
 def test_duplicate_ids_are_reported(source: SourceOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"prompt": "q", "chosen": "a", "rejected": "b", "id": "same"}
     with Path(source.path).open("a") as file:
@@ -213,7 +280,7 @@ def test_damaged_files_are_written_again(
     source: SourceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = on_disk(source, monkeypatch).reports
-    folder = next(row_folder("x").parent.iterdir())
+    folder = next(path for path in row_folder("x").parent.iterdir() if path.is_dir())
     assert f"{ROWS} rows" in run_command("cache", "info").output
     for name in ("rows.arrow", "report.json", "media.arrow", "content.npz"):
         data_digest(on_disk(source, monkeypatch).rows)

@@ -90,7 +90,7 @@ def test_a_changed_option_is_refused_with_its_name(
     ("edit", "words"),
     [
         (lambda rows: rows[:-1], "row removed, the first was row 3"),
-        (lambda rows: [*rows, rows[0]], "1 row added"),
+        (lambda rows: [*rows, rows[0]], "1 row added, the first is data.jsonl row"),
         (lambda rows: rows[::-1], "another order"),
     ],
     ids=["removed", "added", "reordered"],

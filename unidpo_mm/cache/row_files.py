@@ -1,34 +1,48 @@
 """Directories with the rows of a source, which one start has read and the next ones open.
 
 Each directory has the rows as bytes and their columns in an Arrow file, which is mapped into
-memory, so that rows take no memory until they are used. A directory appears when it is complete.
+memory, so that rows take no memory until they are used. A directory appears when it is complete,
+with checksums of its files.
 """
 
 import contextlib
+import json
 import os
 import shutil
-import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from .directory import cache_directory
-from .stores import PART, StoreCheck, StoreInfo
+from .staging import StagingFolder, abandoned_folders
+from .stores import StoreCheck, StoreInfo
 
 __all__ = [
+    "CONTENT_FILE",
     "MEDIA_FILE",
+    "REPORT_FILE",
     "ROWS_FILE",
     "list_row_files",
     "open_table",
-    "publish",
     "row_folder",
     "staging_folder",
     "verify_row_files",
+    "write_checksums",
 ]
 
 ROWS_FILE = "rows.arrow"
 MEDIA_FILE = "media.arrow"
+REPORT_FILE = "report.json"
+CONTENT_FILE = "content.npz"
+"""Digests of the rows, which are replaced when media change; ZIP files have their own checksums."""
+
+CHECKSUM_FILE = "crc32.json"
+"""Checksums of the files that do not change."""
+
+CHUNK = 1 << 20
 
 
 def row_folder(fingerprint: str, cache: Path | None = None) -> Path:
@@ -36,21 +50,19 @@ def row_folder(fingerprint: str, cache: Path | None = None) -> Path:
     return _parent(cache) / fingerprint
 
 
-def staging_folder(cache: Path | None = None) -> Path:
-    """Return a new directory to write rows into."""
-    parent = _parent(cache)
-    parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=PART))
+def staging_folder(cache: Path | None = None) -> StagingFolder:
+    """Return a new directory to write rows into.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    return StagingFolder(_parent(cache))
 
 
-def publish(staged: Path, folder: Path) -> None:
-    """Move a complete directory to its final name, unless another process was faster."""
-    try:
-        staged.replace(folder)
-    except OSError:
-        if not (folder / ROWS_FILE).is_file():
-            raise
-        shutil.rmtree(staged, ignore_errors=True)
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of the files in a directory of rows."""
+    checksums = {name: _checksum(folder / name) for name in (ROWS_FILE, MEDIA_FILE, REPORT_FILE)}
+    (folder / CHECKSUM_FILE).write_text(json.dumps(checksums), encoding="utf-8")
 
 
 def open_table(path: Path) -> pa.Table:
@@ -66,14 +78,17 @@ def open_table(path: Path) -> pa.Table:
 
 
 def list_row_files(cache: Path | None = None) -> list[StoreInfo]:
-    """Return every directory of rows in a cache directory; None for the default one."""
+    """Return every directory of rows in a cache directory; None for the default one.
+
+    A directory whose process was killed while it wrote is one that cannot be read.
+    """
     stores = []
     for folder in _folders(cache):
         try:
             entries = _count_rows(folder)
         except (OSError, ValueError, pa.ArrowException):
             entries = None
-        files = [file.stat() for file in folder.iterdir()]
+        files = list(_statuses(folder))
         size = sum(file.st_size for file in files)
         used = max((file.st_mtime for file in files), default=0.0)
         stores.append(StoreInfo(path=folder, kind="data", entries=entries, size=size, used=used))
@@ -81,9 +96,10 @@ def list_row_files(cache: Path | None = None) -> list[StoreInfo]:
 
 
 def verify_row_files(cache: Path | None = None, *, dry_run: bool = False) -> Iterator[StoreCheck]:
-    """Open every directory of rows, and remove damaged ones."""
+    """Read every directory of rows, and remove damaged and incomplete ones."""
     for folder in _folders(cache):
         try:
+            _check_content(folder)
             intact, reason = _count_rows(folder), ""
         except (OSError, ValueError, pa.ArrowException) as error:
             intact, reason = 0, str(error)
@@ -111,6 +127,44 @@ def _count_rows(folder: Path) -> int:
         return sum(batch.num_rows for batch in _batches(pa.ipc.open_file(file)))
 
 
+def _check_content(folder: Path) -> None:
+    """Compare the files in a directory of rows with their checksums.
+
+    Raises:
+        OSError, ValueError: If a file is missing or damaged.
+    """
+    if folder.name.startswith("."):
+        raise ValueError("the process that wrote it has ended")
+    try:
+        checksums = json.loads((folder / CHECKSUM_FILE).read_text(encoding="utf-8"))
+        damaged = [name for name, value in checksums.items() if value != _checksum(folder / name)]
+    except AttributeError as error:
+        raise ValueError(f"{CHECKSUM_FILE} is damaged") from error
+    try:
+        with zipfile.ZipFile(folder / CONTENT_FILE) as file:
+            damaged += [] if file.testzip() is None else [CONTENT_FILE]
+    except FileNotFoundError:  # it is written when the digests are needed
+        pass
+    except zipfile.BadZipFile:
+        damaged.append(CONTENT_FILE)
+    if damaged:
+        raise ValueError(f"{', '.join(damaged)} changed since it was written")
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _statuses(folder: Path) -> Iterator[os.stat_result]:
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a run has just replaced or removed it
+            yield file.stat()
+
+
 def _batches(reader: pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
     return (reader.get_batch(number) for number in range(reader.num_record_batches))
 
@@ -119,7 +173,8 @@ def _folders(cache: Path | None) -> list[Path]:
     parent = _parent(cache)
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+    complete = (path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+    return [*sorted(complete), *abandoned_folders(parent)]
 
 
 def _parent(cache: Path | None) -> Path:

@@ -4,6 +4,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
+
+from ..data.row_table import columns_of
 from ..errors import DataError
 from ..records import FrameSampling, ImageRef, MediaSlot, PreferenceRow, VideoRef
 from .numbers import evenly_spaced
@@ -17,7 +20,8 @@ THUMBNAIL_SIDE = 160
 
 def example_rows(rows: Sequence[PreferenceRow], number: int) -> list[ExampleRow]:
     """Return evenly spaced rows with pairs."""
-    return [_example(row) for row in evenly_spaced([row for row in rows if row.pairs], number)]
+    with_pairs = numpy.flatnonzero(columns_of(rows).pairs).tolist()
+    return [_example(rows[index]) for index in evenly_spaced(with_pairs, number)]
 
 
 def _example(row: PreferenceRow) -> ExampleRow:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..data.images import FileImage, distinct_images, identity, in_threads
+from ..data.row_table import columns_of
 from ..data.videos import video_identity
 from ..errors import DataError, Problem
 from ..records import FrameSampling, ImageRef, PreferenceRow
@@ -94,7 +95,7 @@ def _report(rows: Sequence[PreferenceRow], probes: dict[str, _ImageProbe]) -> Im
     intact = {probe.key: probe for probe in probes.values() if not probe.problems}
     sizes = [probe.size for probe in intact.values()]
     return ImageReport(
-        per_row=dict(sorted(Counter(len(row.images) for row in rows).items())),
+        per_row=dict(sorted(Counter(columns_of(rows).images.tolist()).items())),
         distinct=len(intact),
         width=optional_summary([width for width, _ in sizes]),
         height=optional_summary([height for _, height in sizes]),

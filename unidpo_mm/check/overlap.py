@@ -1,6 +1,8 @@
 """Duplicate rows, and held-out rows whose prompt or image is in the training rows."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from ..data.groups import prompt_key
 from ..records import PreferenceRow
@@ -23,37 +25,47 @@ def overlap(
         held_out: Evaluation rows.
         media: Hashes of the media of each training row, then of each held-out row.
     """
-    first: dict[Hashable, PreferenceRow] = {}
-    duplicates: list[tuple[str, str]] = []
-    preferred: set[tuple[Hashable, str, str]] = set()
+    first: dict[bytes, str] = {}
+    duplicates, first_duplicates = 0, []
+    orders: dict[bytes, int] = {}  # key of a pair -> 1, 2, or 3 if it occurs in both orders
+    training_prompts = set()
     for row, keys in zip(training, media, strict=False):
-        prompt, preferences = prompt_key(row, keys), _preferences(row)
-        before = first.setdefault((prompt, preferences), row)
-        if before is not row:
-            duplicates.append((row.where, before.where))
-        preferred |= {(prompt, better, worse) for better, worse in preferences}
-    contradictions = sum(
-        (prompt, worse, better) in preferred for prompt, better, worse in preferred
-    )
-    training_prompts = {_question(row) for row in training}
+        prompt, preferences = _digest(prompt_key(row, keys)), _preferences(row)
+        content = _digest((prompt, sorted(preferences)))
+        if content in first:
+            duplicates += 1
+            if len(first_duplicates) < MAX_PLACES:
+                first_duplicates.append((row.where, first[content]))
+        first.setdefault(content, row.where)
+        for better, worse in preferences:
+            pair = _digest((prompt, *sorted((better, worse))))
+            orders[pair] = orders.get(pair, 0) | (1 if better < worse else 2)
+        training_prompts.add(_digest(_question(row)))
+    contradictions = 2 * sum(order == 3 for order in orders.values())
     training_images = {key for keys in media[: len(training)] for key in keys if key}
     prompts, shared_images, where = 0, 0, []
     for row, keys in zip(held_out, media[len(training) :], strict=True):
         # the same question about another image is not an overlap
-        same_prompt = _question(row) in training_prompts and not row.media
+        same_prompt = _digest(_question(row)) in training_prompts and not row.media
         same_image = any(key in training_images for key in keys)
         prompts += same_prompt
         shared_images += same_image
         if same_prompt or same_image:
             where.append(row.where)
     return OverlapReport(
-        duplicates=len(duplicates),
-        first_duplicates=duplicates[:MAX_PLACES],
+        duplicates=duplicates,
+        first_duplicates=first_duplicates,
         contradictions=contradictions,
         shared_prompts=prompts,
         shared_images=shared_images,
         first_shared=where[:MAX_PLACES],
     )
+
+
+def _digest(value: Any) -> bytes:
+    """Return a digest, which takes less memory than the texts of many rows."""
+    text = repr(value).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _preferences(row: PreferenceRow) -> frozenset[tuple[str, str]]:

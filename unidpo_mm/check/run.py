@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+import numpy
+
 from ..config import LoraOptions, SourceOptions
 from ..config.python import UniDPOConfig
-from ..data.groups import prompt_key
 from ..data.load import DataFiles
 from ..data.measure import MeasuredRow
+from ..data.row_table import columns_of, concatenated, table_of, take_rows
 from ..errors import Problem, RowTooLong, counted
 from ..modeling.load import ModelSource, load_family_and_adapter
 from ..records import FrameSampling, PreferenceRow
@@ -124,7 +126,8 @@ class _Check:
         self.notes: list[str] = []
 
     def report(self) -> CheckReport:
-        all_rows = [*self.rows, *self.eval_rows]
+        all_rows = concatenated([self.rows, self.eval_rows])  # rows on disk stay there
+        columns = columns_of(self.rows)
         if self.options.any_loss:
             self._note_unscored(all_rows)
         inspection = inspect_media(all_rows, _sampling(self.args))
@@ -134,7 +137,7 @@ class _Check:
         elif counts.unreadable and not self.problems:
             self._note_skipped(len(counts.skipped) - counts.too_long, counts.unreadable[0])
         intact = [n for n in range(len(self.rows)) if n not in inspection.broken]
-        rows = [self.rows[n] for n in intact]
+        rows = take_rows(self.rows, intact)
         if counts is None:
             unit, lengths = "characters", character_lengths(rows)
         else:
@@ -142,21 +145,23 @@ class _Check:
         limited = counts is not None and self.args.max_length is not None
         drop = limited and self.args.length_policy == "drop"
         weights = self._weights(rows, lengths)
-        keys = [prompt_key(row, inspection.keys_of(row)) for row in rows]
+        media = [inspection.keys_of(row) for row in all_rows]
+        prompts = table_of(self.rows).keys("prompt")
+        keys = [(prompts[n], media[n]) for n in intact]
         summary = length_report(rows, lengths, keys, unit=unit, limited=limited, drop=drop)
-        repeated = overlap(self.rows, self.eval_rows, [inspection.keys_of(row) for row in all_rows])
+        repeated = overlap(self.rows, self.eval_rows, media)
         image_tokens = optional_summary([row.images for row in lengths if row.images])
         video_tokens = optional_summary([row.videos for row in lengths if row.videos])
         scored = [point for point in margins_by_length(rows, lengths) if not math.isnan(point[1])]
         sources = self._sources()
         return CheckReport(
             sources=sources,
-            domains=dict(Counter(row.domain for row in self.rows)),
+            domains=dict(Counter(columns.domain_names[code] for code in columns.domain.tolist())),
             rows=len(self.rows),
-            pairs=sum(len(row.pairs) for row in self.rows),
-            responses=sum(len(row.responses) for row in self.rows),
+            pairs=int(columns.pairs.sum()),
+            responses=int(columns.responses.sum()),
             prompts=len(set(keys)) if counts is None else counts.prompts,
-            pairs_per_prompt=_pairs_per_prompt(rows, keys),
+            pairs_per_prompt=_pairs_per_prompt(columns.pairs[intact].tolist(), keys),
             lengths=summary,
             scores=score_reports(self.rows, self.loss) if hasattr(self.loss.config, "eta") else (),
             images=dataclasses.replace(inspection.images, tokens=image_tokens),
@@ -178,11 +183,14 @@ class _Check:
 
     def _note_unscored(self, rows: Sequence[PreferenceRow]) -> None:
         """Add a note for each source without scores, which only some losses need."""
-        scored = {row.source for row in rows if any(r.score is not None for r in row.responses)}
+        columns = columns_of(rows)
+        rows_with_scores = columns.scores.owners[~numpy.isnan(columns.scores.values)]
+        names, codes = columns.source_names, set(columns.source[rows_with_scores].tolist())
+        scored = {names[code] for code in codes}
         self.notes += [
             f"source '{name}': there are no scores; set scores.missing for uni_dpo, or use a loss "
             "without scores such as dpo or simpo"
-            for name in sorted({row.source for row in rows} - scored)
+            for name in sorted({*columns.sources} - scored)
         ]
 
     def _note_media(self, inspection: MediaInspection, rows: int) -> None:
@@ -195,7 +203,7 @@ class _Check:
             self._note_skipped(len(inspection.broken), inspection.problems[0])
 
     def _note_skipped(self, rows: int, first: Problem) -> None:
-        has_videos = any(row.videos for row in (*self.rows, *self.eval_rows))
+        has_videos = columns_of(self.rows).videos.any() or columns_of(self.eval_rows).videos.any()
         media = "images or videos" if has_videos else "images"
         text = f"{counted(rows, 'row')} would be skipped because of {media} that cannot be used"
         self.notes.append(f"{text}; the first is {first.where}")
@@ -207,8 +215,9 @@ class _Check:
         model, family, adapter = self.options.model, self.prepared.family, self.prepared.adapter
         if model is None or family is None or adapter is None:
             return None
-        fitting = [row for row, measured in zip(rows, lengths, strict=True) if measured.responses]
-        sample = sampled(fitting, self.options.sample)
+        pairs = columns_of(rows).pairs.tolist()
+        fitting = [n for n, measured in enumerate(lengths) if measured.responses and pairs[n]]
+        sample = [rows[n] for n in sampled(fitting, self.options.sample)]
         if not sample or not hasattr(self.loss.config, "tau_ref"):
             return None
         return start_weights(sample, ModelSource.of(model, self.args), family, adapter, self.loss)
@@ -311,8 +320,14 @@ def _is_of(problem: Problem, file: SourceOptions) -> bool:
     return rest != problem.where and rest[:1] in ("", " ", ",", "/")
 
 
-def _pairs_per_prompt(rows: Sequence[PreferenceRow], keys: Sequence[Hashable]) -> dict[int, int]:
-    pairs: Counter[Hashable] = Counter()
-    for row, key in zip(rows, keys, strict=True):
-        pairs[key] += len(row.pairs)
-    return dict(sorted(Counter(pairs.values()).items()))
+def _pairs_per_prompt(pairs: Sequence[int], keys: Sequence[Hashable]) -> dict[int, int]:
+    """Return number of pairs -> number of prompts.
+
+    Args:
+        pairs: Number of pairs of each row.
+        keys: Key of the prompt of each row.
+    """
+    by_prompt: Counter[Hashable] = Counter()
+    for key, count in zip(keys, pairs, strict=True):
+        by_prompt[key] += count
+    return dict(sorted(Counter(by_prompt.values()).items()))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..data.images import in_threads
+from ..data.row_table import columns_of
 from ..data.videos import video_identity
 from ..errors import DataError, Problem
 from ..records import FrameSampling, PreferenceRow, VideoRef
@@ -62,7 +63,7 @@ def video_report(rows: Sequence[PreferenceRow], probes: dict[str, VideoProbe]) -
     """Return the report of the videos of rows."""
     intact = {probe.key: probe for probe in probes.values() if not probe.problems}
     return VideoReport(
-        per_row=dict(sorted(Counter(len(row.videos) for row in rows).items())),
+        per_row=dict(sorted(Counter(columns_of(rows).videos.tolist()).items())),
         distinct=len(intact),
         seconds=optional_summary([probe.seconds for probe in intact.values()]),
         frames=optional_summary([probe.frames for probe in intact.values()]),

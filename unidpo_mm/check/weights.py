@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy
 import torch
 from torch import Tensor
 
 from ..adapter import Adapter, AdapterFamily
 from ..data.collate import collate
+from ..data.columns import RowColumns
+from ..data.row_table import columns_of
 from ..kernels.logprobs import sequence_logps
 from ..losses.weights import performance_weight, quality_weight
 from ..modeling.load import ModelSource, load_weights
@@ -20,23 +23,20 @@ from .report import ScoreReport, StartWeights
 
 __all__ = ["sampled", "score_reports", "start_weights"]
 
+Item = TypeVar("Item")
+
 
 def score_reports(rows: Sequence[PreferenceRow], settings: ConfiguredLoss) -> list[ScoreReport]:
     """Return a report for each source with scores."""
-    by_source: dict[str, list[PreferenceRow]] = defaultdict(list)
-    for row in rows:
-        by_source[row.source].append(row)
-    reports = (_report(name, source_rows, settings) for name, source_rows in by_source.items())
+    columns = columns_of(rows)
+    reports = (_report(name, columns, settings) for name in columns.sources)
     return [report for report in reports if report is not None]
 
 
-def _report(
-    source: str, rows: Sequence[PreferenceRow], settings: ConfiguredLoss
-) -> ScoreReport | None:
-    pairs = [(row, pair) for row in rows for pair in row.pairs]
-    both = [(row.responses[p.chosen].score, row.responses[p.rejected].score) for row, p in pairs]
-    complete = [scores for scores in both if None not in scores]
-    scored = torch.tensor(complete, dtype=torch.float64).reshape(-1, 2)
+def _report(source: str, columns: RowColumns, settings: ConfiguredLoss) -> ScoreReport | None:
+    values = [columns.of_source(source, scores) for scores in (columns.chosen, columns.rejected)]
+    pairs = torch.from_numpy(numpy.stack(values, axis=1))
+    scored = pairs[~pairs.isnan().any(dim=1)]
     if not len(scored):
         return None
     chosen, rejected = scored.unbind(1)
@@ -72,11 +72,10 @@ def _share(mask: Tensor) -> float:
     return float(mask.double().mean())
 
 
-def sampled(rows: Sequence[PreferenceRow], size: int) -> list[PreferenceRow]:
-    """Return up to `size` evenly spaced rows with pairs."""
-    paired = [row for row in rows if row.pairs]
-    step = max(len(paired) / max(size, 1), 1.0)
-    return [paired[int(number * step)] for number in range(min(size, len(paired)))]
+def sampled(items: Sequence[Item], size: int) -> list[Item]:
+    """Return up to `size` evenly spaced items."""
+    step = max(len(items) / max(size, 1), 1.0)
+    return [items[int(number * step)] for number in range(min(size, len(items)))]
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Fill micro-batches with whole groups, up to a number of pairs or of tokens."""
 
+import bisect
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,15 @@ from ..records import EncodedGroup, Layout, PreferenceRow
 from .measure import Measurements
 from .workers import ReadingLog
 
-__all__ = ["FILLER", "GroupBatchSampler", "GroupDataset", "pack_tokens", "rounded", "token_sizes"]
+__all__ = [
+    "FILLER",
+    "GroupBatchSampler",
+    "GroupDataset",
+    "pack_tokens",
+    "pack_units",
+    "rounded",
+    "token_sizes",
+]
 
 FILLER = -1
 """Index of the weight-0 group in a `GroupDataset`."""
@@ -116,15 +125,27 @@ def pack_units(sizes: Counter[int], batch_size: int) -> list[list[int]]:
     """Pack sizes into bins of `batch_size` by first-fit decreasing."""
     bins: list[list[int]] = []
     open_bins: dict[int, deque[int]] = defaultdict(deque)  # remaining room -> indices of bins
-    for size in sorted(sizes.elements(), reverse=True):
-        room = next((room for room in sorted(open_bins) if room >= size and open_bins[room]), None)
-        if room is None:
-            bins.append([size])
-            number, room = len(bins) - 1, max(batch_size, size)
-        else:
-            number = open_bins[room].popleft()
-            bins[number].append(size)
-        open_bins[room - size].append(number)
+    rooms: list[int] = []  # those of open bins, in ascending order
+    for size in sorted(sizes, reverse=True):
+        remaining = sizes[size]
+        while remaining > 0:
+            place = bisect.bisect_left(rooms, size)
+            if place == len(rooms):
+                bins.append([])
+                number, room = len(bins) - 1, max(batch_size, size)
+            else:
+                room = rooms[place]
+                number = open_bins[room].popleft()
+                if not open_bins[room]:
+                    del rooms[place]
+            # a bin with room for several items of a size gets them one after another
+            count = min(remaining, room // max(size, 1))
+            bins[number] += [size] * count
+            remaining -= count
+            room -= count * size
+            if not open_bins[room]:
+                bisect.insort(rooms, room)
+            open_bins[room].append(number)
     return bins
 
 

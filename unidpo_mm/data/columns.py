@@ -132,13 +132,15 @@ class RowColumns:
         """Return the columns of the rows of several instances, one after another."""
         columns: dict[str, Any] = {}
         for names, codes in (("source_names", "source"), ("domain_names", "domain")):
-            every = tuple(dict.fromkeys(name for part in parts for name in getattr(part, names)))
-            columns[names] = every
+            joined_names = tuple(
+                dict.fromkeys(name for part in parts for name in getattr(part, names))
+            )
+            columns[names] = joined_names
             columns[codes] = numpy.concatenate(
                 [
-                    numpy.array(list(map(every.index, getattr(part, names))), dtype=numpy.int32)[
-                        getattr(part, codes)
-                    ]
+                    numpy.array(
+                        list(map(joined_names.index, getattr(part, names))), dtype=numpy.int32
+                    )[getattr(part, codes)]
                     for part in parts
                 ]
             )

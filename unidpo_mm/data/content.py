@@ -7,6 +7,7 @@ size and times are the same is not read again.
 import contextlib
 import hashlib
 import logging
+import os
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from ..cache.row_files import CONTENT_FILE
 from ..cache.stores import replacing
 from ..records import ImageRef, PreferenceRow, VideoRef
 from .images import in_threads
@@ -28,13 +30,15 @@ __all__ = ["FileContent", "RowMediaKeys", "file_content", "stamp"]
 
 logger = logging.getLogger(__name__)
 
-CONTENT_FILE = "content.npz"
 DIGEST_BYTES = 32
 KEY_DIGITS = 64
 KEY = f"S{KEY_DIGITS}"
 NO_STAMP = (-1, -1, -1)
 SETTLED_NS = 2 * 10**9
 """Age of a file in nanoseconds from which another change must change its times."""
+
+STAMPED = 1000
+"""Number of files whose stamps a thread reads at once; on a network, each takes a while."""
 
 
 class RowMediaKeys:
@@ -79,12 +83,16 @@ def stamp(path: str | Path) -> tuple[int, int, int]:
     same times.
     """
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 # a Path for each of many images takes longer
     except (OSError, ValueError):
         return NO_STAMP
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
         return NO_STAMP
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _stamps(paths: Sequence[str | None]) -> list[tuple[int, int, int]]:
+    return [NO_STAMP if path is None else stamp(path) for path in paths]
 
 
 def file_content(rows: RowFile) -> FileContent:
@@ -114,8 +122,10 @@ def _media_keys(
     """Return the stamps and keys of media, and the texts of unreadable ones; read what is new."""
     table = rows.media_table
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    paths = columns["path"]
+    chunks = (paths[start : start + STAMPED] for start in range(0, len(paths), STAMPED))
     stamps = numpy.array(
-        [NO_STAMP if path is None else stamp(path) for path in columns["path"]], dtype=numpy.int64
+        [values for chunk in in_threads(_stamps, chunks) for values in chunk], dtype=numpy.int64
     ).reshape(-1, 3)
     same = (stamps[:, 0] >= 0) & (stamps == before["stamps"]).all(axis=1)
     keys = numpy.where(same, before["keys"], numpy.array(b"", dtype=KEY))

@@ -7,10 +7,11 @@ pairs of a prompt end up in different steps; in a joined row, they are in the sa
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy
 
+from ..config import SourceOptions
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 from .joining import join_rows, weigh_by_group
@@ -20,6 +21,7 @@ __all__ = [
     "group_by_prompt",
     "join_single_responses",
     "prompt_key",
+    "repeat_problems",
     "repeat_sources",
     "train_on_responses",
     "weight_by_group",
@@ -101,6 +103,17 @@ def repeat_sources(
     columns = columns_of(rows)
     times = numpy.array([repeats.get(name, 1) for name in columns.source_names])
     return take_rows(rows, numpy.repeat(numpy.arange(len(rows)), times[columns.source]).tolist())
+
+
+def repeat_problems(sources: Sequence[SourceOptions]) -> Iterator[Problem]:
+    """Yield a problem for sources with the same name and different values of `repeat`."""
+    repeats: dict[str, int] = {}
+    for source in sources:
+        first = repeats.setdefault(source.source_name, source.repeat)
+        if first != source.repeat:
+            where = f"data source '{source.source_name}', repeat"
+            text = f"two sources have this name and different values ({first}, {source.repeat})"
+            yield Problem(where, text, "Set a different 'name' for one of them")
 
 
 def train_on_responses(rows: Sequence[PreferenceRow]) -> Sequence[PreferenceRow]:

@@ -232,6 +232,12 @@ class _Reader:
 
     def read(self) -> Loaded:
         """Return the rows and problems of the records."""
+        try:
+            return self._read()
+        finally:
+            self.spool.close()
+
+    def _read(self) -> Loaded:
         key = self._key()
         if (stored := open_rows(key, self.source)) is not None:
             return stored
@@ -375,12 +381,14 @@ class RecordReader:
 
 
 def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
-    if isinstance(rows, RowTable) and len(set(rows.keys("id"))) == len(rows):
-        return
-    first: dict[str, PreferenceRow] = {}
+    if isinstance(rows, RowTable):
+        keys = rows.keys("id")
+        counts = Counter(keys)
+        rows = rows.take(number for number, key in enumerate(keys) if counts[key] > 1)
+    first: dict[str, str] = {}
     for row in rows:
-        before = first.setdefault(row.id, row)
-        if before is not row:
-            problem = f"duplicate id '{row.id}', also used by {before.where}"
+        if row.id in first:
+            problem = f"duplicate id '{row.id}', also used by {first[row.id]}"
             remedy = "Use a different id for each row, or remove the ids"
             yield Problem(f"{row.where}, field 'id'", problem, remedy)
+        first.setdefault(row.id, row.where)

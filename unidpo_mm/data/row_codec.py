@@ -93,14 +93,14 @@ def _plain_media(media: ImageRef | VideoRef, blobs: list[bytes]) -> list[Any]:
     """Return an image or a video as a value of JSON; append its content, if that is in memory."""
     if isinstance(media, FramesVideo):
         return ["frames", [_plain_media(frame, blobs) for frame in media.frames]]
-    for kind, of_file in FILES.items():
-        if type(media) is of_file:
+    for kind, media_class in FILES.items():
+        if type(media) is media_class:
             return [kind, str(media.path), media.where, media.max_pixels]
-    for kind, of_url in URLS.items():
-        if type(media) is of_url:
+    for kind, media_class in URLS.items():
+        if type(media) is media_class:
             return [kind, media.url, media.where, media.max_pixels, media.private]
-    for kind, in_memory in MEMORY.items():
-        if type(media) is in_memory and isinstance(media.content, bytes):
+    for kind, media_class in MEMORY.items():
+        if type(media) is media_class and isinstance(media.content, bytes):
             start = sum(map(len, blobs))
             blobs.append(media.content)
             return [kind, start, len(media.content), media.where, media.max_pixels]

@@ -6,6 +6,7 @@ rows that holds none of them in memory.
 """
 
 import bisect
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..cache.row_files import MEDIA_FILE, ROWS_FILE, open_table
+from ..cache.staging import StagingFolder
+from ..errors import DataError, Problem
 from ..records import ImageRef, PreferenceRow, VideoRef
 from .columns import Ragged, RowColumns
 from .images import FileImage, MemoryImage
@@ -37,6 +40,9 @@ KEYS = ("id", "prompt", "group", "text")
 """Keys of a row, see `row_keys`."""
 
 KEY_BYTES = 16
+
+MAGIC_BYTES = 8
+"""Bytes of an Arrow file before its batches, which are those of an Arrow stream."""
 
 LISTS = ("scores", "chosen", "rejected", "weights")
 NUMBERS = ("images", "videos", "responses", "targets")
@@ -98,13 +104,22 @@ def _key(text: str) -> bytes:
 class RowWriter:
     """Writes rows into a directory.
 
+    After an `OSError`, which a full disk causes, `recover` returns all rows.
+
     Args:
         folder: An existing directory.
+
+    Raises:
+        OSError: If its files cannot be created.
+
+    Attributes:
+        rows: Number of rows that were added, including that of an `OSError`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows = 0
+        self._batches = 0
         self._file = pa.OSFile(str(folder / ROWS_FILE), "wb")
         self._writer = pa.ipc.new_file(self._file, SCHEMA)
         self._media: dict[str, int] = {}
@@ -121,7 +136,8 @@ class RowWriter:
         """Write a row.
 
         Raises:
-            NotStorable: If it cannot be written.
+            NotStorable: If it is of a kind that cannot be written; then it was not added.
+            OSError: If the rows cannot be written.
         """
         encoded = encode_row(row)
         self._encoded.append(encoded)
@@ -135,18 +151,34 @@ class RowWriter:
             self._write()
 
     def finish(self) -> None:
-        """Write the rest, and close the file."""
+        """Write the rest, and close the file.
+
+        Raises:
+            OSError: If the rows cannot be written.
+        """
         self._write()
-        self.close()
+        self._writer.close()
+        self._file.close()
         media = pa.Table.from_pydict(self._media_columns, schema=MEDIA_SCHEMA)
         path = str(self.folder / MEDIA_FILE)
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, MEDIA_SCHEMA) as writer:
             writer.write_table(media)
 
-    def close(self) -> None:
-        """Close the file, which is complete only after `finish`."""
-        self._writer.close()
-        self._file.close()
+    def recover(self) -> list[PreferenceRow]:
+        """Return all rows that were added; nothing can be written afterwards.
+
+        The file may end with an incomplete batch, whose rows are still in memory.
+        """
+        with contextlib.suppress(OSError):
+            self._file.close()
+        rows: list[PreferenceRow] = []
+        if self._batches:
+            with pa.memory_map(str(self.folder / ROWS_FILE)) as file:
+                reader = pa.ipc.open_stream(file.read_buffer()[MAGIC_BYTES:])
+                for _ in range(self._batches):
+                    column = reader.read_next_batch().column("row")
+                    rows += (decode_row(memoryview(value.as_buffer())) for value in column)
+        return [*rows, *self._batch]
 
     def _write(self) -> None:
         rows = self._batch
@@ -165,6 +197,7 @@ class RowWriter:
             "media": self._media_numbers,
         }
         self._writer.write_table(pa.Table.from_pydict(columns, schema=SCHEMA))
+        self._batches += 1
         self._start_batch()
 
     def _number(self, media: ImageRef | VideoRef, place: int) -> int:
@@ -192,11 +225,13 @@ class RowFile(Sequence[PreferenceRow]):
 
     Attributes:
         folder: Their directory.
+        staging: The directory, if it is removed together with this object; else `None`.
         media_table: The distinct images and videos.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.staging: StagingFolder | None = None
         self._table = open_table(folder / ROWS_FILE)
         if self._table.schema != SCHEMA:
             raise ValueError("the columns are those of another version")
@@ -215,7 +250,12 @@ class RowFile(Sequence[PreferenceRow]):
             raise IndexError(index)
         chunk = bisect.bisect_right(self._starts, index) - 1
         value = self._chunks[chunk][index - self._starts[chunk]]
-        return decode_row(memoryview(value.as_buffer()))
+        try:
+            return decode_row(memoryview(value.as_buffer()))
+        except (ValueError, TypeError, LookupError) as error:
+            text = f"row {index + 1} of the cached rows is damaged ({error})"
+            remedy = "Run `unidpo-mm cache verify`, which removes damaged files, and start again"
+            raise DataError(Problem(str(self.folder / ROWS_FILE), text, remedy)) from error
 
     def __iter__(self) -> Iterator[PreferenceRow]:
         return (self[index] for index in range(len(self)))

@@ -5,7 +5,7 @@ read (`row_file.py`), and the next start opens them there, if neither the source
 it has changed. Sources with problems are read at every start, so that problems are reported again.
 """
 
-import atexit
+import errno
 import hashlib
 import json
 import logging
@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..cache.row_files import publish, row_folder, staging_folder
+from ..cache.row_files import REPORT_FILE, row_folder, staging_folder, write_checksums
+from ..cache.staging import StagingFolder
 from ..config import SourceOptions
 from ..records import PreferenceRow
 from .code_digest import code_digest, package_digest
@@ -37,8 +38,6 @@ MAX_ROWS = 20_000
 
 MAX_BYTES = 256 << 20
 """Bytes of images and videos in memory from which rows are written as well."""
-
-REPORT_FILE = "report.json"
 
 
 def source_key(
@@ -83,9 +82,21 @@ def open_rows(key: str | None, source: SourceOptions) -> Loaded | None:
         report = SourceReport.from_json(content, source.scores)
         return Loaded(rows=RowTable([FileRows(RowFile(folder))]), reports=[report])
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if not _is_damage(error):
+            logger.warning("%s cannot be read, the source is read again: %s", folder, error)
+            return None
         logger.warning("%s cannot be read and is written again: %s", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         return None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Return whether an error means that a file is damaged or missing.
+
+    Other errors of the system, such as too many open files, concern only this process, and other
+    runs may use the files. Arrow reports incomplete files without the number of an error.
+    """
+    return not isinstance(error, OSError) or error.errno in (None, errno.ENOENT)
 
 
 class RowSpool:
@@ -99,6 +110,7 @@ class RowSpool:
         self.in_memory = in_memory
         self._rows: list[PreferenceRow] = []
         self._bytes = 0
+        self._staging: StagingFolder | None = None
         self._writer: RowWriter | None = None
 
     def __len__(self) -> int:
@@ -115,31 +127,50 @@ class RowSpool:
         contents = (getattr(item, "content", None) for item in row.media)
         self._bytes += sum(len(content) for content in contents if isinstance(content, bytes))
         if len(self._rows) > MAX_ROWS or self._bytes > MAX_BYTES:
-            try:
-                self._writer = RowWriter(staging_folder())
-            except OSError as error:
-                logger.warning("all rows are kept in memory: %s", error)
-                self.in_memory = True
-                return
-            rows, self._rows = self._rows, []
-            self._write(rows)
+            self._open()
+
+    def _open(self) -> None:
+        """Write the rows to a file from now on, if that is possible."""
+        try:
+            self._staging = staging_folder()
+            self._writer = RowWriter(self._staging.path)
+        except OSError as error:
+            logger.warning("all rows are kept in memory: %s", error)
+            self.in_memory = True
+            self.close()
+            return
+        rows, self._rows = self._rows, []
+        self._write(rows)
 
     def _write(self, rows: Sequence[PreferenceRow]) -> None:
         """Write rows; if that is impossible, return to memory."""
         assert self._writer is not None
-        written = 0
+        before = self._writer.rows
         try:
             for row in rows:
                 self._writer.add(row)
-                written += 1
         except (NotStorable, OSError) as error:
-            if isinstance(error, OSError):
-                logger.warning("all rows are kept in memory: %s", error)
-            folder = self._writer.folder
-            self._writer.finish()
-            self._rows = [*RowFile(folder), *rows[written:]]
-            shutil.rmtree(folder, ignore_errors=True)
-            self._writer, self.in_memory = None, True
+            self._return_to_memory(rows[self._writer.rows - before :], error)
+
+    def _return_to_memory(self, rest: Sequence[PreferenceRow], error: Exception) -> None:
+        """Keep all rows in memory.
+
+        Args:
+            rest: The rows that were not added to the writer.
+            error: Why they cannot be written.
+        """
+        assert self._writer is not None
+        if isinstance(error, OSError):
+            logger.warning("all rows are kept in memory: %s", error)
+        self._rows = [*self._writer.recover(), *rest]
+        self.in_memory = True
+        self.close()
+
+    def close(self) -> None:
+        """Remove the files of rows that `finish` has not returned."""
+        if self._staging is not None:
+            self._staging.remove()
+        self._staging = self._writer = None
 
     def finish(self, report: SourceReport, key: str | None) -> Sequence[PreferenceRow]:
         """Return the rows.
@@ -147,17 +178,24 @@ class RowSpool:
         Args:
             report: The report, which is kept with rows in a file.
             key: The `source_key` under which later starts may use the rows; `None` to remove them
-                when the process ends.
+                when they are no longer used.
         """
-        if self._writer is None:
+        if self._writer is None or self._staging is None:
             return self._rows
-        self._writer.finish()
-        folder = self._writer.folder
+        folder = self._staging.path
+        try:
+            self._writer.finish()
+            rows = RowFile(folder)
+            if key is not None:
+                content = json.dumps(report.to_json())
+                (folder / REPORT_FILE).write_text(content, encoding="utf-8")
+                write_checksums(folder)
+                self._staging.publish(row_folder(key))
+                rows.folder = row_folder(key)
+        except OSError as error:
+            self._return_to_memory([], error)
+            return self._rows
         if key is None:
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        else:
-            content = json.dumps(report.to_json())
-            (folder / REPORT_FILE).write_text(content, encoding="utf-8")
-            publish(folder, row_folder(key))
-            folder = row_folder(key)
-        return RowTable([FileRows(RowFile(folder))])
+            rows.staging = self._staging
+        self._staging = self._writer = None
+        return RowTable([FileRows(rows)])

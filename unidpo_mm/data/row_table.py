@@ -183,8 +183,8 @@ class RowTable(Sequence[PreferenceRow]):
     def _joined_columns(self, columns: RowColumns) -> RowColumns:
         assert self.members is not None
         members = self.members
-        every = columns.take(members.values)
-        first = every.take(members.offsets[:-1])
+        member_columns = columns.take(members.values)
+        first = member_columns.take(members.offsets[:-1])
         keys = Ragged.join([part.response_keys for part in self.parts]).take(members.values)
         joined = keys.merge(members.offsets)
         groups = numpy.stack([joined.owners.astype(numpy.uint64), joined.values], axis=1)
@@ -193,7 +193,7 @@ class RowTable(Sequence[PreferenceRow]):
         )
         alone = members.lengths == 1  # the responses of a row in the data are kept as they are
         lists = {
-            name: getattr(every, name).merge(members.offsets)
+            name: getattr(member_columns, name).merge(members.offsets)
             for name in ("scores", "chosen", "rejected", "weights")
         }
         responses = numpy.where(alone, first.responses, distinct)

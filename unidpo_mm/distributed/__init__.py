@@ -7,6 +7,7 @@ run of one process each returns its argument and communicates nothing.
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "first_process",
     "gather_entries",
     "gather_objects",
+    "limit_waiting",
     "machines_first",
     "maximum",
     "partial_state_loading",
@@ -32,6 +34,9 @@ __all__ = [
 
 
 Result = TypeVar("Result")
+
+_limits: dict[str, timedelta] = {}
+"""The limit that `limit_waiting` has set."""
 
 
 def first_process(compute: Callable[[], Result]) -> Result:
@@ -167,12 +172,25 @@ def partial_state_loading() -> Iterator[None]:
         default_planner.DefaultLoadPlanner = original  # type: ignore[misc]
 
 
-@cache
+def limit_waiting(seconds: float) -> None:
+    """Set how long a process waits for the others in the functions of this module.
+
+    It is `ddp_timeout`, which the default group has from the beginning. One process may read data
+    for longer than the 30 minutes after which other groups end a run.
+    """
+    _limits["host"] = timedelta(seconds=seconds)
+
+
 def _host_group() -> Any:
     """Return a group that communicates through host memory; `None` for the default group."""
     if torch.distributed.get_backend() == "gloo":
         return None
-    return torch.distributed.new_group(backend="gloo")
+    return _new_host_group(_limits.get("host"))
+
+
+@cache
+def _new_host_group(timeout: timedelta | None) -> Any:
+    return torch.distributed.new_group(backend="gloo", timeout=timeout)
 
 
 def _is_distributed() -> bool:

@@ -9,7 +9,7 @@ them by name.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..config.python import UniDPOConfig
 from ..data.digest import DataDigest, difference
 from ..errors import Problem, RecipeError
 from ..modeling.peft_models import REFERENCE_ADAPTER
+from ..records import PreferenceRow
 from .checkpoints import IDENTITY_FILE
 
 __all__ = [
@@ -163,8 +164,18 @@ def compare_options(
     return changes
 
 
-def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
-    """Return every difference between a recorded identity and the current one."""
+def compare(
+    recorded: Mapping[str, Any],
+    current: Mapping[str, Any],
+    rows: Mapping[str, Sequence[PreferenceRow]],
+) -> list[Change]:
+    """Return every difference between a recorded identity and the current one.
+
+    Args:
+        recorded: The identity of the checkpoint.
+        current: That of this run.
+        rows: The rows of this run, by the key of their digest in an identity.
+    """
     changes = compare_options(
         recorded["options"],
         current["options"],
@@ -175,7 +186,8 @@ def compare(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Cha
             changes.append(Change("model", text, honored=False))
     for key, honored in (("data", False), ("eval_data", True)):
         changes += [
-            Change(key, text, honored) for text in _data_changes(recorded[key], current[key])
+            Change(key, text, honored)
+            for text in _data_changes(recorded[key], current[key], rows[key])
         ]
     if recorded["versions"] != current["versions"]:
         before, now = recorded["versions"], current["versions"]
@@ -197,12 +209,12 @@ MODEL_TEXTS = {
 }
 
 
-def _data_changes(recorded: Any, current: Any) -> list[str]:
+def _data_changes(recorded: Any, current: Any, rows: Sequence[PreferenceRow]) -> list[str]:
     if recorded is None or current is None:
         if recorded == current:
             return []
         return ["there were no rows before" if recorded is None else "there are no more rows"]
-    return difference(DataDigest.from_json(recorded), DataDigest.from_json(current))
+    return difference(DataDigest.from_json(recorded), DataDigest.from_json(current), rows)
 
 
 def read_identity(folder: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from ..config.python_remedies import in_python
 from ..config.training_arguments import training_arguments
 from ..data.groups import (
     group_by_prompt,
+    repeat_problems,
     repeat_sources,
     train_on_responses,
     weight_by_group,
@@ -30,7 +31,7 @@ from ..data.scores import zero_weight_problems
 from ..data.split import split_rows
 from ..data.stream_batches import StreamPlan
 from ..data.stream_sources import is_stream
-from ..distributed import machines_first
+from ..distributed import limit_waiting, machines_first
 from ..errors import DataError, Problem, RecipeError, UniDPOError
 from ..modeling.lora_targets import RECIPE_KEYS
 from ..modeling.parts import lora_part_problems, part_problems
@@ -132,6 +133,7 @@ def prepare(
     named_sets = _named_sets(eval_dataset)
     streamed = is_stream(train_dataset)
     needs_scores = (lambda source: False) if any_loss else loss.needs_scores
+    limit_waiting(args.ddp_timeout)
     with machines_first():  # the others open the rows that the first one has written
         if streamed:
             training, plan = _stream(train_dataset, args, loss)
@@ -151,6 +153,8 @@ def prepare(
     )
     problems = prepared.problems
     problems += mixture_problems(train_dataset, named_sets.values(), streamed=streamed)
+    if isinstance(train_dataset, DataFiles):
+        problems += repeat_problems(train_dataset.sources)
     problems += stream_problems(args, loss) if streamed and not measure else ()
     for loaded in (training, *evaluation.values()):
         problems += loaded.problems

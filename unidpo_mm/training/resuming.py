@@ -171,7 +171,8 @@ class CheckpointedTrainer(SavingTrainer):
                 text = "'%s' has no record of its run, so changes are not detected"
                 logger.warning(text, checkpoint)
             if recorded is not None and self._identity is not None:
-                changes = compare(recorded, self._identity)
+                rows = {"data": self.parts.train_rows, "eval_data": self.parts.eval_rows}
+                changes = compare(recorded, self._identity, rows)
                 texts = refuse_changes(
                     changes,
                     self.args.allow_changes or (),
