@@ -385,10 +385,12 @@ def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
         keys = rows.keys("id")
         counts = Counter(keys)
         rows = rows.take(number for number, key in enumerate(keys) if counts[key] > 1)
-    first: dict[str, str] = {}
-    for row in rows:
-        if row.id in first:
-            problem = f"duplicate id '{row.id}', also used by {first[row.id]}"
+    in_memory = not isinstance(rows, RowTable)  # then a row may occur several times
+    first: dict[str, tuple[int, str]] = {}
+    for number, row in enumerate(rows):
+        identity = id(row) if in_memory else number
+        before, where = first.setdefault(row.id, (identity, row.where))
+        if before != identity:
+            problem = f"duplicate id '{row.id}', also used by {where}"
             remedy = "Use a different id for each row, or remove the ids"
             yield Problem(f"{row.where}, field 'id'", problem, remedy)
-        first.setdefault(row.id, row.where)
