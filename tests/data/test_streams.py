@@ -1,20 +1,22 @@
 """Rows that are read while the run trains."""
 
 import json
+import os
+import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from unidpo_mm.config import SourceOptions
-from unidpo_mm.data import stream_batches
+from unidpo_mm.data import record_reader, stream_batches, stream_sources
 from unidpo_mm.data.load import DataFiles, ReadOptions, read_sources
 from unidpo_mm.data.stream_batches import StreamDataset, StreamItem, StreamPlan
-from unidpo_mm.data.stream_sources import is_stream, streamed_sources
+from unidpo_mm.data.stream_sources import first_rows, is_stream, streamed_sources
 from unidpo_mm.data.streams import RowStream
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import PreferenceRow
@@ -215,3 +217,164 @@ def test_an_error_of_a_worker_is_passed_on(dataset: StreamDataset) -> None:
     loader: Any = DataLoader(dataset, batch_size=1, collate_fn=list, num_workers=1)
     ((item,),) = islice(loader, 1)
     assert isinstance(item.groups[0], DataError)
+
+
+class Sharded(IterableDataset[dict[str, Any]]):
+    """Each data worker gets its own part of the records, as torch documents it."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        part = slice(None) if info is None else slice(info.id, None, info.num_workers)
+        return (json.loads(line) for line in lines("c", 8).splitlines()[part])
+
+
+def several_shards() -> Any:
+    """Return a data set as on a hub, in files that workers would divide among themselves."""
+    from datasets import Dataset
+
+    return Dataset.from_list(list(Sharded())).to_iterable_dataset(num_shards=2)
+
+
+@pytest.mark.parametrize("create", [Sharded, several_shards])
+def test_workers_read_all_shards(
+    create: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_batches, "encode_checked", lambda adapter, row: row)
+    sources = streamed_sources(create(), SourceOptions(path="data"), ReadOptions())
+    plan = StreamPlan(
+        open=lambda state: RowStream(sources, seed=0, block=4, state=state),
+        prepare=lambda row: row,
+    )
+    batches = [
+        [batch_ids(item) for (item,) in loader]
+        for workers in (0, 2)
+        for dataset in [StreamDataset(plan, None, 2, 6)]  # type: ignore[arg-type] # no adapter
+        for loader in [DataLoader(dataset, batch_size=1, collate_fn=list, num_workers=workers)]
+    ]
+    assert batches[0] == batches[1]
+    assert sorted(name for batch in batches[0][:4] for name in batch) == [f"c{n}" for n in range(8)]
+
+
+def without_ids(path: Path, rows: int) -> None:
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"{path.name} {n}", "chosen": "a", "rejected": "b"}) + "\n\n"
+            for n in range(rows)
+        )
+    )
+
+
+def test_rows_have_the_same_ids_as_without_streaming(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        without_ids(tmp_path / name, 3)
+    source = SourceOptions(path=str(tmp_path), streaming=True)
+    expected = [row.id for row in read_sources([source]).rows]
+    assert len(set(expected)) == 6
+    assert ids(stream([source], seed=None), 6) == expected
+    rows = stream([source])
+    ids(rows, 4)
+    assert next(stream([source], state=rows.state)).id == next(rows).id
+
+
+def checked(*sources: SourceOptions, count: int = 4) -> Any:
+    return first_rows(streamed_sources(DataFiles(sources=sources), None, ReadOptions()), count)
+
+
+def test_the_first_rows_are_those_of_every_source(files: list[SourceOptions]) -> None:
+    rare = files[1].model_copy(update={"weight": 0.001})
+    loaded = checked(files[0], rare)
+    assert [row.id for row in loaded.rows] == ["a0", "a1", "a2", "a3", "b0", "b1", "b2", "b3"]
+    assert [(report.source, report.rows) for report in loaded.reports] == [
+        ("a", 4),
+        ("b", 4),
+    ]
+    assert len(checked(*files, count=64).rows) == 17  # of sources with fewer rows
+    with Path(files[0].path).open("a") as file:
+        file.write(lines("a", 1) + lines("z", 1))
+    loaded = checked(*files, count=64)
+    assert [row.id for row in loaded.rows if row.source == "a"][-1] == "z0"
+    assert ["duplicate id 'a0'" in str(problem) for problem in loaded.problems] == [True]
+
+
+def test_all_problems_of_the_first_rows_are_reported(files: list[SourceOptions]) -> None:
+    for source in files:
+        path = Path(source.path)
+        path.write_text('{"prompt": "q", "chosen": "a", "rejected": "a"}\n' + path.read_text())
+    loaded = checked(*files)
+    assert [problem.where for problem in loaded.problems] == [
+        f"{source.path} row 1, field 'chosen'" for source in files
+    ]
+    assert [report.refused for report in loaded.reports] == [1, 1]
+
+
+def test_notes_and_missing_columns_are_those_of_the_first_rows(
+    files: list[SourceOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(files[0].path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "notes": "x"}) + "\n" for row in rows))
+    (note,) = checked(files[0]).reports[0].sentences()
+    assert "unused columns: notes" in note
+    mapped = files[0].model_copy(update={"columns": {"images": "imgz"}})
+    (problem,) = checked(mapped).problems
+    assert "imgz" in str(problem)
+    assert problem.where.endswith("columns.images")
+    rows[-1]["imgz"] = None  # after the first rows
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not checked(mapped).problems
+    monkeypatch.setattr(record_reader, "SEARCHED_RECORDS", 9)
+    assert len(checked(mapped).problems) == 1
+
+
+def test_an_open_stream_can_be_sent_to_a_worker(
+    files: list[SourceOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_batches, "encode_checked", lambda adapter, row: row)
+    scaled = files[0].model_copy(
+        update={"scores": files[0].scores.model_copy(update={"scale": (1, 5)})}
+    )
+    sources = streamed_sources(DataFiles(sources=[scaled, files[1]]), None, ReadOptions())
+    plan = StreamPlan(open=Opened(sources), prepare=kept)
+    dataset = StreamDataset(plan, None, 3, 12)  # type: ignore[arg-type] # no adapter
+    expected = [batch_ids(dataset[number]) for number in range(4)]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert [batch_ids(copy[number]) for number in range(4)] == expected
+
+
+class Opened:
+    """Opens the stream of some sources."""
+
+    def __init__(self, sources: Any) -> None:
+        self.sources = sources
+
+    def __call__(self, state: Sequence[int] | None) -> RowStream:
+        return RowStream(self.sources, seed=0, block=4, state=state)
+
+
+def kept(row: PreferenceRow) -> PreferenceRow:
+    return row
+
+
+def test_a_forked_worker_opens_its_own_files(
+    dataset: StreamDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, opened = dataset[0], dataset._stream
+    assert batch_ids(dataset[1])
+    assert dataset._stream is opened
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    assert batch_ids(dataset[2])
+    assert dataset._stream is not opened
+    assert batch_ids(dataset[0]) == batch_ids(item)
+
+
+def test_a_large_json_file_cannot_be_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([json.loads(line) for line in lines("a", 3).splitlines()]))
+    source = SourceOptions(path=str(path), streaming=True)
+    assert ids(stream([source], seed=None), 3) == ["a0", "a1", "a2"]
+    monkeypatch.setattr(stream_sources, "MAX_JSON_BYTES", 10)
+    with pytest.raises(DataError, match="cannot be streamed"):
+        stream([source])

@@ -14,6 +14,7 @@ from ..config.python import UniDPOConfig
 from ..data.load import DataFiles
 from ..data.measure import MeasuredRow
 from ..data.row_table import columns_of, concatenated, table_of, take_rows
+from ..data.stream_sources import is_stream
 from ..errors import Problem, RowTooLong, counted
 from ..modeling.load import ModelSource, load_family_and_adapter
 from ..records import FrameSampling, PreferenceRow
@@ -128,6 +129,10 @@ class _Check:
     def report(self) -> CheckReport:
         all_rows = concatenated([self.rows, self.eval_rows])  # rows on disk stay there
         columns = columns_of(self.rows)
+        if is_stream(self.training):
+            first = counted(len(self.rows), "row")
+            text = f"the training data are streamed, so only the first {first} were checked"
+            self.notes.append(text)
         if self.options.any_loss:
             self._note_unscored(all_rows)
         inspection = inspect_media(all_rows, _sampling(self.args))

@@ -15,7 +15,7 @@ from ..records import PreferenceRow
 from .decoding import MAX_PIXELS
 from .detect import detect_format
 from .discovery import WHOLE_FILE, list_source
-from .files import ArrowRecord, Record
+from .files import ArrowRecord
 from .formats import Context
 from .groups import join_single_responses
 from .hf_datasets import arrow_records, dataset_fingerprint, record_list_problem
@@ -31,18 +31,25 @@ __all__ = [
     "DataFiles",
     "Loaded",
     "ReadOptions",
-    "RecordReader",
+    "SourceReader",
     "SourceReport",
+    "duplicate_ids",
     "load_rows",
     "log_reports",
     "read_records",
     "read_sources",
     "rows_from_records",
+    "scores_are_optional",
     "source_prefixes",
 ]
 
 
 logger = logging.getLogger(__name__)
+
+
+def scores_are_optional(source: str) -> bool:
+    """Return False: no source needs scores."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,7 @@ class ReadOptions:
     """
 
     score_scale: Sequence[float] | None = None
-    needs_scores: Callable[[str], bool] = field(default=lambda source: False)
+    needs_scores: Callable[[str], bool] = scores_are_optional
     max_pixels: int = MAX_PIXELS
     private_downloads: bool = False
 
@@ -109,7 +116,7 @@ def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAUL
         try:
             location = SourceLocation(path=source.path, split=source.split, subset=source.subset)
             listing = list_source(location)
-            reader = _Reader(source, listing, options, path=source.path, prefix=prefix)
+            reader = SourceReader(source, listing, options, path=source.path, prefix=prefix)
         except DataError as error:
             loaded.refuse(error.problems)
             loaded.reports.append(SourceReport(source.source_name, score_options=source.scores))
@@ -123,7 +130,7 @@ def read_sources(sources: Sequence[SourceOptions], options: ReadOptions = DEFAUL
         loaded.source_problems += result.source_problems
         loaded.reports += result.reports
     loaded.rows = parts[0] if len(parts) == 1 else concatenated(parts)
-    loaded.refuse(_duplicate_ids(loaded.rows))
+    loaded.refuse(duplicate_ids(loaded.rows))
     return loaded
 
 
@@ -180,13 +187,15 @@ def read_records(
     files = None if fingerprint is None else ()
     listing = SourceListing(numbered, files=files, fingerprint=fingerprint)
     spool = RowSpool(in_memory=not is_dataset)
-    reader = _Reader(source, listing, options, path=path, prefix=source.source_name, spool=spool)
+    reader = SourceReader(
+        source, listing, options, path=path, prefix=source.source_name, spool=spool
+    )
     loaded = reader.read()
-    loaded.refuse(_duplicate_ids(loaded.rows))
+    loaded.refuse(duplicate_ids(loaded.rows))
     return loaded
 
 
-class _Reader:
+class SourceReader:
     """Reads the records of one source into rows and problems."""
 
     def __init__(
@@ -247,7 +256,7 @@ class _Reader:
                 if isinstance(record, Problem) and number == WHOLE_FILE:
                     self.loaded.refuse([record])
                 else:
-                    self._read_record(f"{path} row {number}", record)
+                    self.read_record(f"{path} row {number}", record)
         except DataError as error:  # the rest of the file cannot be read
             self.loaded.refuse(error.problems)
         joined_media = any(row.media for row in self.single_responses)
@@ -269,7 +278,7 @@ class _Reader:
         settings += [options.needs_scores(name), self.path, self.prefix]
         return source_key(self.source, self.listing, settings)
 
-    def _read_record(self, where: str, record: Any) -> None:
+    def read_record(self, where: str, record: Any) -> None:
         """Read a record, or keep it if it is a `PreferenceRow` already."""
         try:
             if isinstance(record, Problem):
@@ -348,39 +357,8 @@ class _Reader:
             self.spool.append(selected)
 
 
-class RecordReader:
-    """Reads single records of a source that is streamed; see `_Reader` for the arguments."""
-
-    def __init__(
-        self,
-        source: SourceOptions,
-        listing: SourceListing,
-        options: ReadOptions,
-        *,
-        path: str,
-        prefix: str,
-    ) -> None:
-        self._reader = _Reader(source, listing, options, path=path, prefix=prefix)
-
-    def __call__(self, record: Record) -> Sequence[PreferenceRow]:
-        """Return the rows of a record: one, or none if its pairs are not selected.
-
-        Raises:
-            DataError: If the record is not valid, or its rows depend on other records.
-        """
-        reader, (path, number, content) = self._reader, record
-        reader.spool, reader.loaded = RowSpool(in_memory=True), Loaded()
-        reader.report.records = number
-        reader._read_record(f"{path} row {number}", content)
-        if reader.loaded.problems:
-            raise DataError(reader.loaded.problems)
-        if reader.single_responses:
-            text = "the format has one response per record, which are joined by their prompts"
-            raise DataError(Problem(f"{path} row {number}", text, "Remove streaming"))
-        return reader.spool.finish(reader.report, None)
-
-
-def _duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
+def duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
+    """Yield a problem for each row whose id an earlier row has."""
     if isinstance(rows, RowTable):
         keys = rows.keys("id")
         counts = Counter(keys)

@@ -5,18 +5,28 @@ responses are formed here.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
+import numpy
+
 from ..config import ScoreOptions
 from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
 from .row_table import columns_of
 
-__all__ = ["PairCounts", "form_pairs", "mapping_to", "select_pairs", "zero_weight_problems"]
+__all__ = [
+    "PairCounts",
+    "form_pairs",
+    "mapping_to",
+    "scale_problems",
+    "select_pairs",
+    "zero_weight_problems",
+]
 
 Pairing = Literal["all", "best_vs_worst", "adjacent"]
 
@@ -27,19 +37,22 @@ def mapping_to(run: Sequence[float] | None, options: ScoreOptions) -> Callable[[
     It raises `ValueError` for a score outside of the declared scale.
     """
     if options.scale is None:
-        return lambda score: score
-    low, high = options.scale
-    to_low, to_high = run or options.scale
+        return _unchanged
+    return functools.partial(_mapped, scale=options.scale, to=run or options.scale)
 
-    def mapped(score: float) -> float:
-        if not low <= score <= high:
-            problem = f"the score {score} is outside of the declared scale [{low}, {high}]"
-            raise ValueError(problem)
-        if (to_low, to_high) == (low, high):
-            return score  # exactly, because it may equal tau_good
-        return to_low + (score - low) * (to_high - to_low) / (high - low)
 
-    return mapped
+def _unchanged(score: float) -> float:
+    return score
+
+
+def _mapped(score: float, *, scale: Sequence[float], to: Sequence[float]) -> float:
+    (low, high), (to_low, to_high) = scale, to
+    if not low <= score <= high:
+        problem = f"the score {score} is outside of the declared scale [{low}, {high}]"
+        raise ValueError(problem)
+    if (to_low, to_high) == (low, high):
+        return score  # exactly, because it may equal tau_good
+    return to_low + (score - low) * (to_high - to_low) / (high - low)
 
 
 def form_pairs(responses: Sequence[Response], rule: Pairing) -> list[tuple[int, int]]:
@@ -142,6 +155,28 @@ def select_pairs(
         counts.rows_dropped += 1
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
+
+
+def scale_problems(
+    rows: Sequence[PreferenceRow], score_scale: Sequence[float] | None, key: str
+) -> list[Problem]:
+    """Return a problem for each source whose scores are all outside the scale of the run."""
+    if score_scale is None:
+        return []
+    low, high = score_scale
+    columns = columns_of(rows)
+    problems = []
+    for source in columns.sources:
+        scores = columns.of_source(source, columns.scores)
+        scores = scores[~numpy.isnan(scores)]
+        if len(scores) and not ((low <= scores) & (scores <= high)).any():
+            text = (
+                f"no score of source '{source}' is in [{low:g}, {high:g}]: they range from "
+                f"{scores.min():g} to {scores.max():g}"
+            )
+            remedy = "Correct it, or set scores.scale of that source so that its scores are mapped"
+            problems.append(Problem(key, text, remedy))
+    return problems
 
 
 def zero_weight_problems(rows: Sequence[PreferenceRow]) -> list[Problem]:

@@ -4,6 +4,7 @@ All processes and data workers draw the same rows and divide them into the same 
 encodes only its own. So neither their number nor an interruption changes the micro-batches.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +69,13 @@ class StreamDataset(Dataset[StreamItem]):
         self.rows: list[PreferenceRow] = []  # those of a stream are not known in advance
         self.reading_log = ReadingLog()
         self._stream: RowStream | None = None
+        self._process = 0
         self._next = 0
         self._waiting: PreferenceRow | None = None
         self._state_before: list[int] = []  # the state before the row that waits
+
+    def __getstate__(self) -> dict[str, Any]:  # open files are not sent to workers
+        return {**vars(self), "_stream": None, "_waiting": None}
 
     def __len__(self) -> int:
         return self.length
@@ -85,6 +90,8 @@ class StreamDataset(Dataset[StreamItem]):
 
     def _item(self, number: int) -> StreamItem:
         stream = self._stream
+        if os.getpid() != self._process:  # forked processes share the positions in open files
+            stream, self._process = None, os.getpid()
         if stream is None or number < self._next:
             first, state = self.start if self.start[0] <= number else (0, None)
             stream = self._stream = self.plan.open(state)

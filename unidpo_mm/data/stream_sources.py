@@ -3,21 +3,27 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from ..config import SourceOptions
 from ..errors import DataError, Problem
-from ..records import PreferenceRow
 from .discovery import list_source
-from .files import Record
+from .files import Record, kind_of
 from .hf_datasets import arrow_records
-from .load import DataFiles, ReadOptions, RecordReader, source_prefixes
+from .load import DataFiles, Loaded, ReadOptions, duplicate_ids, source_prefixes
 from .locations import SourceListing, SourceLocation
+from .record_reader import RecordReader
+from .source_report import SourceReport
 from .streams import StreamedSource
+from .workers import hidden_worker
 
 __all__ = ["first_rows", "is_stream", "streamed_sources"]
+
+MAX_JSON_BYTES = 100_000_000
+"""Maximum size of a streamed JSON file, which each data worker of each process reads completely."""
 
 
 def is_stream(dataset: Any) -> bool:
@@ -57,6 +63,7 @@ def streamed_sources(
         )
         try:
             listing = list_source(location)
+            _check_sizes(listing.files or ())
             reader = RecordReader(item, listing, options, path=item.path, prefix=prefix)
         except DataError as error:
             problems += error.problems
@@ -67,21 +74,39 @@ def streamed_sources(
     return streams
 
 
+def _check_sizes(files: Sequence[Path]) -> None:
+    """Check that no JSON file is too large to be streamed.
+
+    Raises:
+        DataError: If one is.
+    """
+    for file in files:
+        if kind_of(file) in (".json", ".json.gz") and file.stat().st_size > MAX_JSON_BYTES:
+            text = f"a JSON file of more than {MAX_JSON_BYTES // 1_000_000} MB cannot be streamed"
+            text += ", because it is read as a whole"
+            remedy = "Write one object per line in a .jsonl file, or set streaming to false"
+            raise DataError(Problem(str(file), text, remedy))
+
+
 def _streamed(
     source: SourceOptions, records: Callable[[int], Iterator[Record]], reader: RecordReader
 ) -> StreamedSource:
     return StreamedSource(
-        name=source.source_name, weight=source.weight, records=records, parse=reader
+        name=source.source_name, weight=source.weight, records=records, reader=reader
     )
 
 
 def _listed(location: SourceLocation, skip: int) -> Iterator[Record]:
     """Return the records at a location, without the first ones."""
-    return islice(list_source(location).records, skip, None)
+    return _all_in_every_worker(islice(list_source(location).records, skip, None))
 
 
 def _iterated(dataset: Any, path: str, skip: int) -> Iterator[Record]:
-    """Yield the records of an iterable data set, without the first ones."""
+    """Return the records of an iterable data set, without the first ones."""
+    return _all_in_every_worker(_numbered(dataset, path, skip))
+
+
+def _numbered(dataset: Any, path: str, skip: int) -> Iterator[Record]:
     if hasattr(dataset, "with_format"):  # of the library datasets, which can skip files
         dataset = dataset.skip(skip) if skip else dataset
         records = arrow_records(dataset)
@@ -91,13 +116,29 @@ def _iterated(dataset: Any, path: str, skip: int) -> Iterator[Record]:
         yield path, number, record
 
 
-def first_rows(open_stream: Callable[[], Any], count: int) -> Sequence[PreferenceRow]:
-    """Return the first rows of a stream, each once."""
-    stream = open_stream()
-    rows: dict[str, PreferenceRow] = {}
-    for _ in range(count):
-        row = next(stream)
-        if row.id in rows:
-            break
-        rows[row.id] = row
-    return list(rows.values())
+def _all_in_every_worker(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield all records of a data set that would yield only a part of them in a data worker."""
+    while True:
+        with hidden_worker():
+            record = next(records, None)
+        if record is None:
+            return
+        yield record
+
+
+def first_rows(sources: Sequence[StreamedSource], count: int) -> Loaded:
+    """Return the first rows of each source, with their problems; see `RecordReader.first_rows`."""
+    loaded, rows = Loaded(), []
+    for source in sources:
+        try:
+            part = source.reader.first_rows(source.records(0), count)
+        except DataError as error:
+            part = Loaded(reports=[SourceReport(source.name)])
+            part.refuse(error.problems)
+        rows += part.rows
+        loaded.problems += part.problems
+        loaded.source_problems += part.source_problems
+        loaded.reports += part.reports
+    loaded.rows = rows
+    loaded.refuse(duplicate_ids(rows))
+    return loaded

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import DataError, Problem
 from ..records import PreferenceRow
 from .files import Record
+from .record_reader import RecordReader
 
 __all__ = ["RowStream", "SourceStream", "StreamedSource"]
 
@@ -31,13 +32,13 @@ class StreamedSource:
         name: Its name.
         weight: How often rows are drawn from it, in relation to other sources.
         records: Returns the records, without the first ones.
-        parse: Returns the rows of a record.
+        reader: Reads a record into rows.
     """
 
     name: str
     weight: float
     records: Callable[[int], Iterator[Record]]
-    parse: Callable[[Record], Sequence[PreferenceRow]]
+    reader: RecordReader
 
 
 class SourceStream:
@@ -56,7 +57,7 @@ class SourceStream:
         self.source, self.seed, self.block = source, seed, block
         self.position = position
         self._rows: list[PreferenceRow] | None = None
-        self._records: Iterator[Record] | None = None
+        self._records: Iterator[tuple[int, Record]] | None = None
         self._empty = False
 
     def __iter__(self) -> Iterator[PreferenceRow]:
@@ -81,7 +82,8 @@ class SourceStream:
             DataError: If a record is not valid, or the source has no rows.
         """
         if self._records is None:
-            self._records = self.source.records(block * self.block)
+            skipped = block * self.block
+            self._records = enumerate(self.source.records(skipped), start=skipped + 1)
         records = list(itertools.islice(self._records, self.block))
         if not records:
             self._records = None
@@ -91,7 +93,7 @@ class SourceStream:
                 raise DataError(Problem(where, text, "Use data with preference pairs"))
             self._empty = True  # unless a row of the next epoch is drawn
             return None
-        rows = [row for record in records for row in self.source.parse(record)]
+        rows = [row for number, record in records for row in self.source.reader(number, record)]
         if rows:
             self._empty = False
         if self.seed is not None:

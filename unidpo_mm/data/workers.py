@@ -13,12 +13,20 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils import worker as worker_module
 
 from ..errors import DataError, Problem, UniDPOError
 from ..records import GroupBatch, PreferenceRow
 from ..signals import SIGNALS
 
-__all__ = ["ReadingLog", "batch_of", "error_of", "explained_failures", "protect_worker"]
+__all__ = [
+    "ReadingLog",
+    "batch_of",
+    "error_of",
+    "explained_failures",
+    "hidden_worker",
+    "protect_worker",
+]
 
 IDLE = -1
 MAX_WORKERS = 256
@@ -47,6 +55,20 @@ class ReadingLog:
     def indices(self) -> list[int]:
         """Return the indices of the rows that are being read."""
         return sorted({int(row) for row in self._rows if row != IDLE})
+
+
+@contextlib.contextmanager
+def hidden_worker() -> Iterator[None]:
+    """Hide from iterable data sets that a data worker reads them.
+
+    `datasets`, and many data sets of torch, yield only a part of their records in each worker.
+    torch has no public function for this.
+    """
+    info, worker_module._worker_info = worker_module._worker_info, None
+    try:
+        yield
+    finally:
+        worker_module._worker_info = info
 
 
 def batch_of(item: Mapping[str, Any]) -> GroupBatch:

@@ -172,9 +172,8 @@ class ConfiguredLoss:
         parameters = self.by_source.get(source, {})
         return self.loss.needs_scores(dataclasses.replace(self.config, **parameters))
 
-    def check_sources(self, rows: Sequence[PreferenceRow]) -> list[Problem]:
-        """Return a problem for each source that has parameters but no rows."""
-        sources = columns_of(rows).sources
+    def check_sources(self, sources: Sequence[str]) -> list[Problem]:
+        """Return a problem for each source that has parameters but is not one of these sources."""
         return [
             Problem(
                 f"data source '{source}', loss",

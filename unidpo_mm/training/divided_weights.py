@@ -40,9 +40,7 @@ def stored_copy(args: UniDPOConfig, dtype: torch.dtype) -> StoredCopy:
     if sharding.kind == "none":
         return StoredCopy(products=dtype)
     deepspeed = sharding.kind == "deepspeed"
-    return StoredCopy(
-        everything=dtype, buffers=deepspeed, shares=deepspeed and sharding.stage < 3
-    )
+    return StoredCopy(everything=dtype, buffers=deepspeed, shares=deepspeed and sharding.stage < 3)
 
 
 def keep_log_probs_exact(accelerator: Any) -> None:

@@ -19,9 +19,9 @@ from ..adapter import Adapter
 from ..config.python import UniDPOConfig
 from ..data.collate import collate
 from ..data.row_table import columns_of
+from ..distributed import gather_objects
 from ..errors import ModelError, Problem
 from ..kernels.packing import masks_built
-from ..distributed import gather_objects
 from ..modeling.logp_model import compute_logps, evaluating
 from ..records import EncodedGroup, Layout, PreferenceRow
 from .run_parts import LayoutChoice, RunParts

@@ -18,16 +18,23 @@ from ..config.python_remedies import in_python
 from ..config.training_arguments import training_arguments
 from ..data.groups import (
     group_by_prompt,
-    repeat_problems,
     repeat_sources,
     train_on_responses,
     weight_by_group,
 )
-from ..data.load import DataFiles, Loaded, ReadOptions, SourceReport, read_records, read_sources
+from ..data.load import (
+    DataFiles,
+    Loaded,
+    ReadOptions,
+    SourceReport,
+    read_records,
+    read_sources,
+    scores_are_optional,
+)
 from ..data.measure import Measurements, measure_with_index
 from ..data.preflight import Preflight, survey
 from ..data.row_table import columns_of, concatenated, take_rows
-from ..data.scores import zero_weight_problems
+from ..data.scores import scale_problems, zero_weight_problems
 from ..data.split import split_rows
 from ..data.stream_batches import StreamPlan
 from ..data.stream_sources import is_stream
@@ -37,7 +44,7 @@ from ..modeling.lora_targets import RECIPE_KEYS
 from ..modeling.parts import lora_part_problems, part_problems
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
-from .streaming import mixture_problems, plan_stream, stream_problems
+from .streaming import later_sources, mixture_problems, plan_stream, stream_problems
 
 __all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
 
@@ -132,11 +139,11 @@ def prepare(
     """
     named_sets = _named_sets(eval_dataset)
     streamed = is_stream(train_dataset)
-    needs_scores = (lambda source: False) if any_loss else loss.needs_scores
+    needs_scores = scores_are_optional if any_loss else loss.needs_scores
     limit_waiting(args.ddp_timeout)
     with machines_first():  # the others open the rows that the first one has written
         if streamed:
-            training, plan = _stream(train_dataset, args, loss)
+            training, plan = _stream(train_dataset, args, loss, needs_scores)
         else:
             training, plan = _read(train_dataset, "data", args, needs_scores), None
         evaluation = {
@@ -153,9 +160,7 @@ def prepare(
     )
     problems = prepared.problems
     problems += mixture_problems(train_dataset, named_sets.values(), streamed=streamed)
-    if isinstance(train_dataset, DataFiles):
-        problems += repeat_problems(train_dataset.sources)
-    problems += stream_problems(args, loss) if streamed and not measure else ()
+    problems += stream_problems(args, loss, any_loss=any_loss) if streamed else ()
     for loaded in (training, *evaluation.values()):
         problems += loaded.problems
     if not problems and not training.rows and isinstance(train_dataset, DataFiles):
@@ -171,6 +176,12 @@ def prepare(
                 raise
             problems += error.problems
             return prepared
+    rows = concatenated([training.rows, prepared.loaded_eval_rows])
+    sources = columns_of(rows).sources
+    if streamed:
+        later = later_sources(train_dataset, training.rows, loss)
+        sources = list(dict.fromkeys([*sources, *later]))
+    problems += [] if any_loss else loss.check_sources(sources)
     problems += _loss_problems(training.rows, prepared.loaded_eval_rows, loss, any_loss=any_loss)
     problems += _token_limit_problems(args, loss)
     if prepared.adapter is not None:
@@ -227,13 +238,12 @@ def _read(
 ) -> Loaded:
     """Read files, or convert a data set in memory; existing `PreferenceRow`s are kept."""
     options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
-    key = "data.score_scale" if isinstance(dataset, DataFiles) else "score_scale"
     if isinstance(dataset, DataFiles):
         loaded = read_sources(dataset.sources, options)
     else:
         source = _memory_source(name, args)
         loaded = read_records(() if dataset is None else dataset, source, options)
-    loaded.problems += _scale_problems(loaded.rows, args.score_scale, key)
+    loaded.problems += scale_problems(loaded.rows, args.score_scale, _scale_key(dataset))
     return loaded
 
 
@@ -249,11 +259,17 @@ def _memory_source(name: str, args: UniDPOConfig) -> SourceOptions:
 
 
 def _stream(
-    dataset: Any, args: UniDPOConfig, loss: ConfiguredLoss
+    dataset: Any, args: UniDPOConfig, loss: ConfiguredLoss, needs_scores: Callable[[str], bool]
 ) -> tuple[Loaded, StreamPlan | None]:
     """Read the first rows of a data set that is streamed, and plan how the others are read."""
-    options = dataclasses.replace(read_options(dataset, args), needs_scores=loss.needs_scores)
-    return plan_stream(dataset, _memory_source("data", args), args, options, loss)
+    options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
+    loaded, plan = plan_stream(dataset, _memory_source("data", args), args, options, loss)
+    loaded.problems += scale_problems(loaded.rows, args.score_scale, _scale_key(dataset))
+    return loaded, plan
+
+
+def _scale_key(dataset: Any) -> str:
+    return "data.score_scale" if isinstance(dataset, DataFiles) else "score_scale"
 
 
 def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
@@ -267,28 +283,6 @@ def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
     )
 
 
-def _scale_problems(
-    rows: Sequence[PreferenceRow], score_scale: Sequence[float] | None, key: str
-) -> list[Problem]:
-    """Return a problem for each source whose scores are all outside the scale of the run."""
-    if score_scale is None:
-        return []
-    low, high = score_scale
-    columns = columns_of(rows)
-    problems = []
-    for source in columns.sources:
-        scores = columns.of_source(source, columns.scores)
-        scores = scores[~numpy.isnan(scores)]
-        if len(scores) and not ((low <= scores) & (scores <= high)).any():
-            text = (
-                f"no score of source '{source}' is in [{low:g}, {high:g}]: they range from "
-                f"{scores.min():g} to {scores.max():g}"
-            )
-            remedy = "Correct it, or set scores.scale of that source so that its scores are mapped"
-            problems.append(Problem(key, text, remedy))
-    return problems
-
-
 def _loss_problems(
     train_rows: Sequence[PreferenceRow],
     eval_rows: Sequence[PreferenceRow],
@@ -297,15 +291,14 @@ def _loss_problems(
     any_loss: bool,
 ) -> list[Problem]:
     """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
-    rows = concatenated([train_rows, eval_rows])
     if any_loss:
+        rows = concatenated([train_rows, eval_rows])
         columns = columns_of(rows)
         scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
         of_scored = numpy.isin(columns.source, columns.source[scored])
         problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
         return [*problems, *zero_weight_problems(train_rows)]
-    problems = loss.check_sources(rows)
-    problems += [*loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
+    problems = [*loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if loss.loss.unit == "pair":
         problems += loss.check_rows(eval_rows)
     return problems
@@ -321,7 +314,7 @@ def _token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[
         yield Problem(where, "the lengths of the rows are only known if all are checked", remedy)
     pairs = args.per_device_train_batch_size
     if pairs != training_arguments()["per_device_train_batch_size"]:
-        text = f"train.per_device_train_batch_size, {pairs}, limits micro-batches as well"
+        text = f"train.per_device_train_batch_size, {pairs}, cannot be combined with a token limit"
         yield Problem(where, text, "Remove one of the two")
     if loss.loss.batch_dependent(loss.config):
         text = (

@@ -17,7 +17,7 @@ from transformers import trainer as trainer_module
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..data.stream_batches import StreamDataset
+from ..data.stream_batches import StreamDataset, StreamPlan
 from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
 from ..modeling.load import reload_weights
@@ -86,7 +86,7 @@ class CheckpointedTrainer(SavingTrainer):
         with self._exclusive(), self.interruption.handled():
             checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
             if isinstance(self.train_dataset, StreamDataset):
-                self.train_dataset.start = _stream_start(checkpoint)
+                self.train_dataset.start = _stream_start(checkpoint, self.train_dataset.plan)
             output: TrainOutput = super().train(checkpoint, trial, ignore_keys_for_eval)
             self.interruption.stepping = False
             self._require_finite_weights()
@@ -343,18 +343,26 @@ def choose_checkpoint(output_dir: Path, *, reads: bool) -> tuple[Path | None, li
         below = step
 
 
-def _stream_start(checkpoint: str | None) -> tuple[int, list[int] | None]:
+def _stream_start(checkpoint: str | None, plan: StreamPlan) -> tuple[int, list[int] | None]:
     """Return the number of the next micro-batch and the state of the stream before it.
 
     Without a record in the checkpoint, the stream is read again from its start.
+
+    Raises:
+        RecipeError: If the number of sources has changed.
     """
     if checkpoint is None:
         return 0, None
     try:
-        number, *state = json.loads((Path(checkpoint) / STREAM_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads((Path(checkpoint) / STREAM_FILE).read_text(encoding="utf-8"))
+        number, *state = map(int, content)
+    except (OSError, ValueError, TypeError) as error:
         logger.warning("the stream is read again from its start: %s", error)
         return 0, None
+    if len(state) != len(plan.open(None).state):
+        text = f"the number of streamed sources has changed since '{checkpoint}'"
+        remedy = "Use the sources of that run, or start a new run"
+        raise RecipeError(Problem("data.sources", text, remedy))
     return number + 1, state
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from ..config import SourceOptions
 from ..config.python import UniDPOConfig
+from ..data.groups import repeat_problems
 from ..data.joining import weigh_by_group
 from ..data.load import DataFiles, Loaded, ReadOptions, SourceReport
+from ..data.row_table import columns_of
 from ..data.stream_batches import StreamPlan
 from ..data.stream_sources import first_rows, streamed_sources
 from ..data.streams import RowStream, StreamedSource
@@ -15,10 +17,10 @@ from ..errors import DataError, Problem
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
 
-__all__ = ["mixture_problems", "plan_stream", "stream_problems"]
+__all__ = ["later_sources", "mixture_problems", "plan_stream", "stream_problems"]
 
 CHECKED_ROWS = 64
-"""Number of rows of a stream that are checked before training starts."""
+"""Number of rows of each streamed source that are checked before training starts."""
 
 
 def plan_stream(
@@ -28,7 +30,7 @@ def plan_stream(
     options: ReadOptions,
     loss: ConfiguredLoss,
 ) -> tuple[Loaded, StreamPlan | None]:
-    """Return the first rows of a stream, and how a run reads it; `None` if it cannot be read.
+    """Return the first rows of each source, and how a run reads them; `None` if it cannot.
 
     Args:
         dataset: `DataFiles`, or an iterable data set.
@@ -39,20 +41,34 @@ def plan_stream(
     """
     files = isinstance(dataset, DataFiles)
     chosen = dataset.sources if files else [source]
-    loaded = Loaded(reports=[SourceReport(item.source_name) for item in chosen])
     try:
         sources = streamed_sources(dataset, None if files else source, options)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        opened = functools.partial(_open, sources, seed, args.stream_block)
-        loaded.rows = first_rows(functools.partial(opened, None), CHECKED_ROWS)
     except DataError as error:
+        loaded = Loaded(reports=[SourceReport(item.source_name) for item in chosen])
         loaded.refuse(error.problems)
         return loaded, None
+    loaded = first_rows(sources, CHECKED_ROWS)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    opened = functools.partial(_open, sources, seed, args.stream_block)
     has_videos = any(row.videos for row in loaded.rows)
     prepare = functools.partial(
         _prepared, args=args, loss=loss, videos=has_videos or args.world_size == 1
     )
     return loaded, StreamPlan(open=opened, prepare=prepare)
+
+
+def later_sources(dataset: Any, rows: Sequence[PreferenceRow], loss: ConfiguredLoss) -> list[str]:
+    """Return the names of sources that rows of a stream may have, even if the first have not.
+
+    Args:
+        dataset: `DataFiles`, or an iterable data set.
+        rows: The first rows.
+        loss: The loss.
+    """
+    if isinstance(dataset, DataFiles):
+        return [source.source_name for source in dataset.sources]
+    # several names are those of existing `PreferenceRow`s, so later ones may have others
+    return list(loss.by_source) if len(columns_of(rows).sources) > 1 else []
 
 
 def _open(
@@ -70,7 +86,10 @@ def _prepared(
         DataError: If the loss cannot use it.
     """
     if row.videos and not videos:
-        text = f"the first {CHECKED_ROWS} rows have no video, so processes are not prepared for one"
+        text = (
+            f"the first {CHECKED_ROWS} rows of each source have no video, so processes are not "
+            "prepared for one"
+        )
         raise DataError(Problem(row.where, text, "Move a row with a video to the beginning"))
     if problems := loss.check_rows([row]):
         raise DataError(problems)
@@ -81,11 +100,24 @@ def _prepared(
     return row
 
 
-def stream_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Problem]:
-    """Yield a problem for each option that needs all rows before training starts."""
+def stream_problems(
+    args: UniDPOConfig, loss: ConfiguredLoss, *, any_loss: bool
+) -> Iterator[Problem]:
+    """Yield a problem for each option that needs all rows before training starts.
+
+    Args:
+        args: Options of the run.
+        loss: The loss.
+        any_loss: Whether neither a loss nor the number of steps was chosen, see `prepare`.
+    """
     all_rows = "it needs all rows before training, and the data are streamed"
     refused = (
-        ("train.max_steps", args.max_steps <= 0, "a stream has no end", "Set the number of steps"),
+        (
+            "train.max_steps",
+            args.max_steps <= 0 and not any_loss,
+            "a stream has no end",
+            "Set the number of steps",
+        ),
         ("data.eval_fraction", args.eval_fraction > 0, all_rows, "Use data.eval_sources"),
         ("data.group_by_prompt", args.group_by_prompt, all_rows, "Set it to false"),
         (
@@ -107,6 +139,12 @@ def stream_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Proble
             "Set train.per_device_train_batch_size instead",
         ),
         (
+            "train.memory",
+            args.memory is not None,
+            "it needs the longest row, which is not known if the data are streamed",
+            "Set train.activation_checkpointing to true instead",
+        ),
+        (
             "train.reference",
             args.reference == "cached",
             "rows of a stream may occur only once, so nothing would be reused",
@@ -117,8 +155,9 @@ def stream_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Proble
         if wrong:
             yield Problem(where, text, remedy)
     configured = [loss.config, *map(_Values, loss.by_source.values())]
-    if any(getattr(config, "tau_good", None) == "median" for config in configured):
-        text = "the median score is that of all rows, and the data are streamed"
+    medians = (getattr(config, "tau_good", None) == "median" for config in configured)
+    if any(medians) and not any_loss:
+        text = "the median needs the scores of all rows, which a stream does not have"
         yield Problem("loss.tau_good", text, "Set it to a number")
 
 
@@ -139,6 +178,8 @@ def mixture_problems(
         eval_datasets: The data for evaluation.
         streamed: Whether the training data are streamed.
     """
+    if isinstance(dataset, DataFiles):
+        yield from repeat_problems(dataset.sources)
     sets = [(dataset, False), *((other, True) for other in eval_datasets)]
     sources = (
         (source, evaluation)
