@@ -18,12 +18,17 @@ def test_processes_wait_for_the_reading_one_as_long_as_ddp_timeout(
 ) -> None:
     groups: list[Any] = []
     waits: list[Any] = []
-    functions = {
+
+    def new_group(**options: Any) -> str:
+        groups.append(options)
+        return "host"
+
+    functions: dict[str, Any] = {
         "is_initialized": lambda: True,
         "get_backend": lambda: "nccl",
         "get_rank": lambda: 0,
         "get_world_size": lambda: 1,
-        "new_group": lambda **options: groups.append(options) or "host",
+        "new_group": new_group,
         "barrier": lambda group: waits.append(group),
     }
     for name, function in functions.items():

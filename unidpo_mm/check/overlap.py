@@ -26,9 +26,10 @@ def overlap(
         media: Hashes of the media of each training row, then of each held-out row.
     """
     first: dict[bytes, str] = {}
-    duplicates, first_duplicates = 0, []
+    duplicates = 0
+    first_duplicates: list[tuple[str, str]] = []
     orders: dict[bytes, int] = {}  # key of a pair -> 1, 2, or 3 if it occurs in both orders
-    training_prompts = set()
+    training_prompts: set[bytes] = set()
     for row, keys in zip(training, media, strict=False):
         prompt, preferences = _digest(prompt_key(row, keys)), _preferences(row)
         content = _digest((prompt, sorted(preferences)))
