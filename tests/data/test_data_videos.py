@@ -308,7 +308,7 @@ def test_another_video_is_another_row(clip: Path, tmp_path: Path) -> None:
     first, second = (
         rows_from_records([{**PAIR, "id": "a", "videos": [str(path)]}]) for path in (clip, other)
     )
-    assert "1 row changed" in difference(data_digest(first), data_digest(second))[0]
+    assert "1 row changed" in difference(data_digest(first), data_digest(second), second)[0]
     rows = [row(f"r{n}", "What?", ("a", f"b{n}"), videos=[make_clip(n % 2, 2)]) for n in range(4)]
     joined = group_by_prompt(rows, max_pairs=4)
     assert [len(group.pairs) for group in joined] == [2, 2]

@@ -182,7 +182,9 @@ def test_an_unchanged_source_is_not_read_again(
 ) -> None:
     first = on_disk(source, monkeypatch)
     parsed: list[str] = []
-    monkeypatch.setattr(load._Reader, "_parse", lambda self, where, record: parsed.append(where))
+    monkeypatch.setattr(
+        load.SourceReader, "_parse", lambda self, where, record: parsed.append(where)
+    )
     assert on_disk(source, monkeypatch).reports == first.reports
     assert parsed == []
     for changed in ({"domain": "math"}, {"scores": {"ties": "drop"}}, {"name": "other"}):

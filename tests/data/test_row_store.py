@@ -115,14 +115,14 @@ def test_files_of_other_machines_are_removed_later(tmp_path: Path) -> None:
 def test_an_interrupted_start_leaves_no_files(
     source: SourceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    select = load._Reader._select_pairs
+    select = load.SourceReader._select_pairs
 
     def interrupted(reader: Any, row: PreferenceRow) -> None:
         if len(reader.spool) == 30:
             raise KeyboardInterrupt
         select(reader, row)
 
-    monkeypatch.setattr(load._Reader, "_select_pairs", interrupted)
+    monkeypatch.setattr(load.SourceReader, "_select_pairs", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         read_sources([source])
     assert caught.traceback  # which keeps the reader

@@ -11,11 +11,11 @@ from unidpo_mm.config.checks.argument_ranges import loss_range_problems, range_p
 from unidpo_mm.config.checks.optimizer import optimizer_problems
 from unidpo_mm.config.checks.python_arguments import check_steps
 from unidpo_mm.config.python import UniDPOConfig
+from unidpo_mm.data.scores import scale_problems
 from unidpo_mm.errors import ModelError, RecipeError
 from unidpo_mm.modeling.lora_targets import PYTHON_KEYS, RECIPE_KEYS, check_rank
 from unidpo_mm.records import Message, PreferenceRow, Response
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.prepare import _scale_problems
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,6 @@ def test_a_score_scale_without_any_score_inside_is_refused():
         )
 
     rows = [row("a", 3.0, 8.0), row("b", 50.0, 150.0), row("c", None, None)]
-    assert not _scale_problems(rows, None, "data.score_scale")
-    (problem,) = _scale_problems(rows, (100.0, 200.0), "data.score_scale")
+    assert not scale_problems(rows, None, "data.score_scale")
+    (problem,) = scale_problems(rows, (100.0, 200.0), "data.score_scale")
     assert problem.message == "no score of source 'a' is in [100, 200]: they range from 3 to 8"

@@ -18,9 +18,9 @@ __all__ = ["NotStorable", "decode_row", "encode_row", "plain_messages"]
 SIZE_BYTES = 4
 """Bytes of the length of the JSON text, which comes first."""
 
-FILES = {"file": FileImage, "file video": FileVideo}
-MEMORY = {"memory": MemoryImage, "memory video": MemoryVideo}
-URLS = {"url": UrlImage, "url video": UrlVideo}
+FILES: dict[str, type[Any]] = {"file": FileImage, "file video": FileVideo}
+MEMORY: dict[str, type[Any]] = {"memory": MemoryImage, "memory video": MemoryVideo}
+URLS: dict[str, type[Any]] = {"url": UrlImage, "url video": UrlVideo}
 
 
 class NotStorable(Exception):
