@@ -95,10 +95,11 @@ def test_half_precision_of_fsdp2_keeps_log_probs_in_float32(runs: Runs) -> None:
     record, _ = runs.result("fsdp2_half", "llava")
     assert record["sharded"]
     assert record["formats"] == ["torch.float32"]
-    # before the first update, the policy and its frozen copy give the same numbers
-    first, *_, last = (log["rewards/margins"] for log in record["logs"])
-    assert first == 0.0
-    assert last != 0.0
+    # before the first update, policy and frozen copy differ by rounding, which opens no gate
+    first, *_, last = record["logs"]
+    assert 0 < abs(first["rewards/margins"]) < 0.02
+    assert first["nll_gate"] == 0.0
+    assert last["rewards/margins"] > 0.1
 
 
 @pytest.mark.parametrize("mode", ["ddp_fast", "fsdp2_fast"])

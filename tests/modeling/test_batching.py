@@ -184,7 +184,7 @@ def test_the_gate_is_closed_for_every_pair_before_the_first_step(
     logp_model = logp_model_of(loaded).train()
     reference = build_reference("frozen_copy", logp_model, loaded.adapter)
     batch = batch_of(loaded, rows_for(model_type))
-    margin = gate_margin(getattr(torch, dtype), cached=False)
+    margin = gate_margin(getattr(torch, dtype), apart=False)
     output = preference_step(
         logp_model,
         batch,

@@ -115,8 +115,9 @@ def prepare_run(
     for warning in score_warnings(train_rows, settings):
         logger.warning(warning)
     if reference is not None:
-        cached = isinstance(reference, CachedReference)
-        settings = settings.with_gate_margin(gate_margin(dtype, cached=cached))
+        whole_copy = sharding.weights and isinstance(reference, FrozenCopy)
+        apart = whole_copy or isinstance(reference, CachedReference)
+        settings = settings.with_gate_margin(gate_margin(dtype, apart=apart))
     return RunParts(
         logp_model=logp_model,
         reference=reference,

@@ -42,7 +42,7 @@ ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5}
 LOW_PRECISION_ROUNDING = 1e-2
 
 
-def gate_margin(compute_dtype: torch.dtype, *, cached: bool) -> float:
+def gate_margin(compute_dtype: torch.dtype, *, apart: bool) -> float:
     """Return the rounding difference per token to allow for between log-probs of equal models.
 
     In another batch, sums run in another order. Even in the same batch, the weights of a second
@@ -52,9 +52,10 @@ def gate_margin(compute_dtype: torch.dtype, *, cached: bool) -> float:
 
     Args:
         compute_dtype: The format that matrix products run in.
-        cached: Whether the reference was computed in other batches.
+        apart: Whether policy and reference compute differently: in other batches, or only one of
+            them divided among processes.
     """
-    if not cached:
+    if not apart:
         return ROUNDING[torch.float32]
     return ROUNDING.get(compute_dtype, LOW_PRECISION_ROUNDING)
 
