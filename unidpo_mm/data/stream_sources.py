@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset
 
 from ..config import SourceOptions
 from ..errors import DataError, Problem
+from ..records import PreferenceRow
 from .discovery import list_source
 from .files import Record, kind_of
 from .hf_datasets import arrow_records
@@ -128,7 +129,8 @@ def _all_in_every_worker(records: Iterator[Record]) -> Iterator[Record]:
 
 def first_rows(sources: Sequence[StreamedSource], count: int) -> Loaded:
     """Return the first rows of each source, with their problems; see `RecordReader.first_rows`."""
-    loaded, rows = Loaded(), []
+    loaded = Loaded()
+    rows: list[PreferenceRow] = []
     for source in sources:
         try:
             part = source.reader.first_rows(source.records(0), count)
