@@ -13,10 +13,11 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -104,6 +105,11 @@ class SavingTrainer(Trainer):
     metrics_before: Tensor
     units: Tensor
     stream_state: list[int] | None = None
+
+    if TYPE_CHECKING:
+
+        def get_train_dataloader(self, *, read_once: bool = False) -> DataLoader[Any]:
+            """Return micro-batches of complete groups; see `UniDPOTrainer`."""
 
     def _prepare_saving(self) -> None:
         """Detect disks that nodes do not share, and record the identity of the run."""
