@@ -18,9 +18,9 @@ __all__ = ["NotStorable", "decode_row", "encode_row", "plain_messages"]
 SIZE_BYTES = 4
 """Bytes of the length of the JSON text, which comes first."""
 
-FILES: dict[str, type[Any]] = {"file": FileImage, "file video": FileVideo}
-MEMORY: dict[str, type[Any]] = {"memory": MemoryImage, "memory video": MemoryVideo}
-URLS: dict[str, type[Any]] = {"url": UrlImage, "url video": UrlVideo}
+FILES = {"file": FileImage, "file video": FileVideo}
+MEMORY = {"memory": MemoryImage, "memory video": MemoryVideo}
+URLS = {"url": UrlImage, "url video": UrlVideo}
 
 
 class NotStorable(Exception):
@@ -93,14 +93,14 @@ def _plain_media(media: ImageRef | VideoRef, blobs: list[bytes]) -> list[Any]:
     """Return an image or a video as a value of JSON; append its content, if that is in memory."""
     if isinstance(media, FramesVideo):
         return ["frames", [_plain_media(frame, blobs) for frame in media.frames]]
-    for kind, media_class in FILES.items():
-        if type(media) is media_class:
+    for kind, file_class in FILES.items():
+        if type(media) is file_class:
             return [kind, str(media.path), media.where, media.max_pixels]
-    for kind, media_class in URLS.items():
-        if type(media) is media_class:
+    for kind, url_class in URLS.items():
+        if type(media) is url_class:
             return [kind, media.url, media.where, media.max_pixels, media.private]
-    for kind, media_class in MEMORY.items():
-        if type(media) is media_class and isinstance(media.content, bytes):
+    for kind, memory_class in MEMORY.items():
+        if type(media) is memory_class and isinstance(media.content, bytes):
             start = sum(map(len, blobs))
             blobs.append(media.content)
             return [kind, start, len(media.content), media.where, media.max_pixels]
