@@ -95,9 +95,9 @@ def test_half_precision_of_fsdp2_keeps_log_probs_in_float32(runs: Runs) -> None:
     record, _ = runs.result("fsdp2_half", "llava")
     assert record["sharded"]
     assert record["formats"] == ["torch.float32"]
-    # before the first update, policy and frozen copy differ by rounding, which opens no gate
+    # before the first update, policy and frozen copy differ by rounding at most: no gate is open
     first, *_, last = record["logs"]
-    assert 0 < abs(first["rewards/margins"]) < 0.02
+    assert abs(first["rewards/margins"]) < 0.02
     assert first["nll_gate"] == 0.0
     assert last["rewards/margins"] > 0.1
 

@@ -62,6 +62,7 @@ def use_sharding() -> None:
             self.fsdp_plugin.set_mixed_precision(self.mixed_precision)
 
     AcceleratorState.__init__ = sharded
+    os.environ["ACCELERATE_USE_FSDP"] = "true"  # as accelerate's launcher sets it
     assert Accelerator  # the class reads the state patched above
 
 
