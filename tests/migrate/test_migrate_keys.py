@@ -51,6 +51,7 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
         "trust_remote_code": (True, "model.trust_remote_code", True),
         "model_revision": ("v1", "model.init_kwargs.revision", "v1"),
         "flash_attn": ("fa2", "model.attn_implementation", "flash_attention_2"),
+        "enable_liger_kernel": (True, "train.use_liger_kernel", True),
         "image_max_pixels": (5000, "model.image_max_size", "5000 pixels"),
         "image_min_pixels": (2000, "model.image_min_size", "2000 pixels"),
         "video_fps": (1.0, "data.video_fps", 1.0),
