@@ -174,10 +174,12 @@ class SimulatedCuda(TorchDispatchMode):
 
     def _factory(self, name: str) -> Any:
         def build(data, *args, device=None, **kwargs):
+            if isinstance(data, list | tuple):
+                data = tree_map(self._read, data)
             if device is None or torch.device(device).type != "cuda":
                 options = {} if device is None else {"device": device}
                 return FACTORIES[name](data, *args, **options, **kwargs)
-            tensor = FACTORIES[name](tree_map(self._read, data), *args, **kwargs)
+            tensor = FACTORIES[name](data, *args, **kwargs)
             return tensor.to(CUDA)
 
         return build

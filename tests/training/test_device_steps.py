@@ -109,7 +109,7 @@ def test_operations_on_two_devices_are_refused(device: SimulatedCuda) -> None:
         ("equal", lambda x: torch.equal(x, x)),
         ("masked_select", lambda x: x.masked_select(x > 0)),
         ("mask as an index", lambda x: x[x > 0]),
-        ("mask as an index", lambda x: x.__setitem__(x > 0, x)),
+        ("mask as an index", lambda x: x.__setitem__(x > 0, x.clone())),
         ("index on the CPU", lambda x: x[torch.tensor([0, 2])]),
         ("index on the CPU", lambda x: x[[0, 2]]),
         ("repeat_interleave", lambda x: torch.repeat_interleave(x.long())),
