@@ -500,7 +500,7 @@ def test_fsdp_that_accelerate_would_ignore_is_refused(tmp_path: Path) -> None:
 
     from accelerate.utils import DistributedType
 
-    args: Any = SimpleNamespace(fsdp=["full_shard"])
+    args: Any = SimpleNamespace(fsdp=["full_shard"], tokens_per_micro_batch=None)
     state = SimpleNamespace()
     for kind in (DistributedType.NO, DistributedType.MULTI_CPU):
         with pytest.raises(UniDPOError, match=f"accelerate uses {kind.value}"):
@@ -515,7 +515,13 @@ def test_ways_to_shard_that_would_hang_or_skip_nothing_are_refused() -> None:
     from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
     kind = DistributedType.FSDP
-    args: Any = SimpleNamespace(fsdp=True, on_nonfinite="skip", deepspeed_plugin=None)
+    args: Any = SimpleNamespace(
+        fsdp=True,
+        on_nonfinite="skip",
+        deepspeed_plugin=None,
+        tokens_per_micro_batch=None,
+        layout="auto",
+    )
 
     def accelerator(version: int, policy: Any) -> Any:
         plugin = SimpleNamespace(fsdp_version=version, auto_wrap_policy=policy)
@@ -526,6 +532,11 @@ def test_ways_to_shard_that_would_hang_or_skip_nothing_are_refused() -> None:
         _check_sharding(args, accelerator(1, None))
     with pytest.raises(UniDPOError, match="wrapped by their size"):
         _check_sharding(args, accelerator(2, size_based_auto_wrap_policy))
+    args.tokens_per_micro_batch = 4096
+    with pytest.raises(UniDPOError, match="depends on the layout, which is chosen only after FSDP"):
+        _check_sharding(args, accelerator(2, None))
+    args.layout = "packed"
+    _check_sharding(args, accelerator(2, None))
     args.deepspeed_plugin = SimpleNamespace(zero_stage=2, zero3_init_flag=False)
     with pytest.raises(UniDPOError, match="none can be skipped"):
         _check_sharding(args, accelerator(2, None))

@@ -147,10 +147,11 @@ def _check_sharding(args: Any, accelerator: Any) -> None:
     if sharding_of(args).kind == "deepspeed" and args.on_nonfinite == "skip":
         problem = "DeepSpeed applies a step before its gradient is checked, so none can be skipped"
         raise ModelError(Problem("train.on_nonfinite", problem, "Set it to stop, or use FSDP2"))
-    if sharding_of(args).weights and args.tokens_per_micro_batch and args.layout == "auto":
+    sharding = sharding_of(args)
+    if sharding.kind != "none" and args.tokens_per_micro_batch and args.layout == "auto":
         problem = (
             "the number of micro-batches depends on the layout, which is chosen only after "
-            f"{sharding_of(args).name} has divided the weights"
+            f"{sharding.name} has prepared the model"
         )
         remedy = "Set model.layout to packed, or to plain"
         raise ModelError(Problem("train.tokens_per_micro_batch", problem, remedy))
