@@ -103,7 +103,7 @@ def next_start(folder: Path) -> None:
 def measured(name: str, stage: Callable[[Path], None], folder: Path) -> None:
     """Run a stage and print its times and the memory that it added."""
     import unidpo_mm.data.load
-    import unidpo_mm.data.preflight  # noqa: F401
+    import unidpo_mm.data.preflight  # noqa: F401 # its memory is not that of the rows
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()

@@ -133,7 +133,7 @@ def test_rows_that_later_starts_cannot_use_are_removed_with_their_table(
     source: SourceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content, "SETTLED_NS", 10**15)  # the file was changed just now
-    rows: Any = read_sources([source]).rows.take(range(3))  # type: ignore[attr-defined]
+    rows: Any = read_sources([source]).rows.take(range(3))  # type: ignore[attr-defined] # a RowTable
     gc.collect()
     assert len(folders()) == 1
     assert texts(rows) == EXPECTED[:3]

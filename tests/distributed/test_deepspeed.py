@@ -62,7 +62,6 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    pytest.importorskip("deepspeed")
     return Runs(tmp_path_factory.mktemp("deepspeed"))
 
 
@@ -91,7 +90,6 @@ def test_lora_adapters_train_and_resume(runs: Runs, stage: str) -> None:
 def test_the_launcher_trains_is_killed_and_resumes(
     stage: str, tmp_path: Path, checkpoint: Callable[[str], Path]
 ) -> None:
-    pytest.importorskip("deepspeed")
     model = checkpoint("llava")
     single, folder = tmp_path / "single", tmp_path / "divided"
     single.mkdir()
