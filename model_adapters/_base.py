@@ -80,6 +80,11 @@ class BaseAdapter:
         """Return ids, mask, token types and images."""
         return inputs.tensors
 
+    @property
+    def rounds_pixels(self) -> bool:
+        """Whether batches may contain pixels in the number format of the computation."""
+        return False
+
     def tower_inputs(self, kind: MediaKind, inputs: Mapping[str, Tensor]) -> EncoderInputs:
         """Return nothing: the tower computes what it needs itself."""
         return EncoderInputs()

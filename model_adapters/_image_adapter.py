@@ -69,6 +69,8 @@ class ImageTraits:
         unit_key: The tensor with one entry per part in which the model returns features, such as
             tiles; `None` if it returns them per image.
         dropped: Tensors that the processor returns and the model does not take.
+        rounds_pixels: Whether the tower rounds pixels to the number format of the computation
+            before anything else, so that batches may contain them in that format.
         video: The properties for videos; `None` if they are not supported.
         tower: (kind, tensors) -> what the tower computes from sizes; `None` if it needs nothing.
     """
@@ -80,6 +82,7 @@ class ImageTraits:
     sends_positions: bool = True
     unit_key: str | None = None
     dropped: frozenset[str] = frozenset()
+    rounds_pixels: bool = True
     video: VideoTraits | None = None
     tower: Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None = None
 
@@ -109,6 +112,11 @@ class ImageAdapter(BaseAdapter):
         self.video_token_id = video_token_id(config) if has_features else None
         if (reason := self._processor_problem()) is not None:
             raise self._foreign(reason)
+
+    @property
+    def rounds_pixels(self) -> bool:
+        """Whether batches may contain pixels in the number format of the computation."""
+        return self.traits.rounds_pixels
 
     @property
     def frame_sampling(self) -> FrameSampling:

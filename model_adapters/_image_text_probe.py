@@ -50,6 +50,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         sends_positions=not counts_positions,
         sizing=Sizing("unknown"),
         dropped=frozenset(image_keys - taken),
+        rounds_pixels=False,
     )
 
 

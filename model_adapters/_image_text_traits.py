@@ -37,6 +37,7 @@ class TypeTraits:
         dropped: Tensors that the processor returns and the model does not take.
         videos: Whether videos are supported, whose frames are images for the model.
         videos_with_images: Whether a row may contain both images and videos.
+        rounds_pixels: See `ImageTraits`.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -52,6 +53,7 @@ class TypeTraits:
     dropped: frozenset[str] = frozenset()
     videos: bool = False
     videos_with_images: bool = True
+    rounds_pixels: bool = True
 
 
 TILED = TypeTraits(unit_key="pixel_values", sizing=TILES)
@@ -74,6 +76,7 @@ TYPES: Mapping[str, TypeTraits] = {
         token_types="mm_token_type_ids",
         sizing=Sizing("tokens", ("max_soft_tokens",)),
         dropped=frozenset({"num_soft_tokens_per_image"}),
+        rounds_pixels=False,  # its tower scales them first
     ),
     "mistral3": TypeTraits(
         image_keys=("pixel_values", "image_sizes"),

@@ -42,6 +42,7 @@ class ImageTextAdapter(ImageAdapter):
             sends_positions=kind.sends_positions,
             unit_key=kind.unit_key,
             dropped=kind.dropped,
+            rounds_pixels=kind.rounds_pixels,
             video=_video_traits(processor, kind),
         )
         super().__init__(processor, config, traits, options)

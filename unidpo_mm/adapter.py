@@ -33,6 +33,7 @@ __all__ = [
     "encode_checked",
     "fillers",
     "generation_inputs",
+    "rounds_pixels",
     "template_kwargs_problems",
     "tower_inputs",
 ]
@@ -128,6 +129,11 @@ def fillers(adapter: "Adapter", *, videos: bool) -> dict[MediaKind, EncodedGroup
     }
 
 
+def rounds_pixels(adapter: "Adapter") -> bool:
+    """Return `Adapter.rounds_pixels`; False for adapters of other packages that lack it."""
+    return bool(getattr(adapter, "rounds_pixels", False))
+
+
 def tower_inputs(
     adapter: "Adapter",
 ) -> Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None:
@@ -170,6 +176,15 @@ class Adapter(Protocol):
     @property
     def pad_token_id(self) -> int:
         """The id of padding."""
+        ...
+
+    @property
+    def rounds_pixels(self) -> bool:
+        """Whether batches may contain pixels in the number format of the computation.
+
+        That is the case if the vision tower rounds them to it before anything else. In 16 bits,
+        batches are half as large.
+        """
         ...
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:

@@ -15,7 +15,13 @@ from unidpo_mm.plugins import load_family
 __all__ = ["LORA", "build", "pairs_of", "rows_of", "tiny"]
 
 FAMILIES = {"llava": "llava", "qwen2_5_vl": "qwen_vl", "qwen2": "text"}
-LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
+LORA: dict[str, Any] = {
+    "r": 16,
+    "lora_alpha": 32,
+    "target_modules": r"model\.(language_model\.)?layers\..*\.(q|k|v|o|gate|up|down)_proj",
+    "task_type": "CAUSAL_LM",
+}
+"""The linear layers of the language model, as in the arithmetic."""
 CLASSES = {"text": "AutoModelForCausalLM"}
 TEMPLATE_TOKENS = 12
 """About the number of tokens that the chat template adds to a prompt."""

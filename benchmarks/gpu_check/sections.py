@@ -221,7 +221,7 @@ def our_trainer(
         reference_build="first_epoch",
         use_cpu=not settings.on_gpu,
     )
-    lora = LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = LoraConfig(**LORA)
     rows = rows_of(shape, settings.groups)
     return UniDPOTrainer(
         model, args, train_dataset=rows, processing_class=processor, peft_config=lora
@@ -242,9 +242,7 @@ def their_step(shape: Shape, settings: Settings, *, checkpointed: bool) -> Calla
         max_length=None,
         use_cpu=not settings.on_gpu,
     )
-    lora = LoraConfig(
-        **LORA, target_modules=r".*(q|k|v|o|gate|up|down)_proj", task_type="CAUSAL_LM"
-    )
+    lora = LoraConfig(**LORA)
     pairs = Dataset.from_list(pairs_of(rows_of(shape, settings.groups)))
     trainer = DPOTrainer(
         model, args=args, train_dataset=pairs, processing_class=processor, peft_config=lora

@@ -192,6 +192,18 @@ def test_side_tensors_of_images_need_not_come_with_every_group() -> None:
     assert batch.inputs.images.inputs["pixel_values"].shape == (4, 2)
 
 
+def test_pixels_have_the_asked_format_and_other_numbers_keep_theirs() -> None:
+    fields = {"image_sizes": torch.tensor([[3, 4]]), "second_per_grid_ts": torch.tensor([0.1])}
+    groups = [with_images("a", torch.full((1, 2), 0.1), **fields)]
+    batch = collate(groups, pad_token_id=PAD, media_dtype=torch.bfloat16)
+    inputs = batch.inputs.images.inputs
+    assert inputs["pixel_values"].dtype == torch.bfloat16
+    assert inputs["image_sizes"].dtype == torch.int64
+    assert inputs["second_per_grid_ts"].dtype == torch.float32
+    again = collate(groups, pad_token_id=PAD).inputs.images.inputs["pixel_values"]
+    assert again.dtype == torch.float32
+
+
 def test_nothing_to_collate_is_refused() -> None:
     with pytest.raises(DataError, match="there is no group"):
         collate([], pad_token_id=PAD)

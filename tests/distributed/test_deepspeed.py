@@ -4,7 +4,6 @@ DeepSpeed is installed by `make test-deepspeed`. The processes have the environm
 launch` sets for the shipped configurations; the last test starts that launcher itself.
 """
 
-import functools
 import os
 import shutil
 import subprocess
@@ -13,61 +12,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import tiny_checkpoint
-from support.accelerate_configs import CONFIGS, launch_environment
-from support.forked_runs import preload, run_ranks
+from support.accelerate_configs import CONFIGS
 from support.runs import largest_difference, sabotage, weights, write_run
-from support.ten_steps import largest_change, read_run, ten_steps
-
-from unidpo_mm.config import LoraOptions
+from support.ten_steps import MODEL_TYPES, TenSteps, largest_change
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.timeout(1800)]
-
-TYPES = ("llama", "llava", "qwen2_vl", "idefics3")
-"""A text model, two families with images, and one that the generic family serves."""
 
 STAGES = ("deepspeed_zero2", "deepspeed_zero3")
 TOLERANCE = 1e-5
 
 
-class Runs:
-    """The runs of all types, with one launch per name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folders = {name: folder / name for name in TYPES}
-        preload()
-        for name, path in self.folders.items():
-            path.mkdir()
-            tiny_checkpoint(path / "model", name)
-
-    def result(self, name: str, model_type: str) -> tuple[dict, dict, dict]:
-        """Return the record, the final weights and those of the resumed run."""
-        folder = self.folders[model_type]
-        if not (folder / f"{name}.json").is_file():
-            stage, _, variant = name.partition("-")
-            run = functools.partial(
-                ten_steps,
-                [folder],
-                name,
-                peft_config=LoraOptions(r=4) if variant == "lora" else None,
-                local_mean=variant == "wrong",
-            )
-            single = stage == "single"
-            env = {} if single else {**launch_environment(stage), "DS_ACCELERATOR": "cpu"}
-            ends = run_ranks(run, processes=1 if single else 2, env=env, timeout=600)
-            output = "\n".join(end.output[-4000:] for end in ends)
-            assert all(end.code == 0 for end in ends), output
-        return read_run(folder, name)
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("deepspeed"))
+def runs(tmp_path_factory: pytest.TempPathFactory) -> TenSteps:
+    return TenSteps(tmp_path_factory.mktemp("deepspeed"), timeout=600)
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_ten_steps_equal_those_of_a_single_process(runs: Runs, stage: str, model_type: str) -> None:
+def test_ten_steps_equal_those_of_a_single_process(
+    runs: TenSteps, stage: str, model_type: str
+) -> None:
     expected, single, _ = runs.result("single", model_type)
     record, divided, resumed = runs.result(stage, model_type)
     for ours, theirs in zip(expected["logs"], record["logs"], strict=True):
@@ -79,7 +43,7 @@ def test_ten_steps_equal_those_of_a_single_process(runs: Runs, stage: str, model
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_lora_adapters_train_and_resume(runs: Runs, stage: str) -> None:
+def test_lora_adapters_train_and_resume(runs: TenSteps, stage: str) -> None:
     _, single, _ = runs.result("single-lora", "llava")
     _, divided, resumed = runs.result(f"{stage}-lora", "llava")
     assert largest_change(single, divided) < TOLERANCE
@@ -126,7 +90,7 @@ def test_the_launcher_trains_is_killed_and_resumes(
     assert largest_difference(weights(folder / "out"), weights(single / "out")) < TOLERANCE
 
 
-def test_the_comparison_detects_a_mean_over_the_units_of_each_process(runs: Runs) -> None:
+def test_the_comparison_detects_a_mean_over_the_units_of_each_process(runs: TenSteps) -> None:
     _, single, _ = runs.result("single", "llama")
     _, wrong, _ = runs.result("deepspeed_zero2-wrong", "llama")
     assert largest_change(single, wrong) > TOLERANCE

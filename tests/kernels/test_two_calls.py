@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from builders import encoded, load_tiny, mixed_rows, relative_difference, with_inputs
+from builders import (
+    encoded,
+    load_tiny,
+    make_image,
+    mixed_rows,
+    relative_difference,
+    row,
+    with_inputs,
+)
+from support.launches import Launches, attention_calls_as_on_a_gpu, launches_of
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.data.collate import collate
@@ -18,6 +26,7 @@ from unidpo_mm.kernels import backends, branch_attention, two_calls
 from unidpo_mm.kernels.backends import compare_with_reference, varlen_kernel
 from unidpo_mm.kernels.branch_attention import by_branch
 from unidpo_mm.kernels.group_spans import GroupSpan
+from unidpo_mm.kernels.last_layer import decoder_layers
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.kernels.varlen import (
     FLASH_2,
@@ -29,7 +38,8 @@ from unidpo_mm.kernels.varlen import (
     VarlenKernel,
 )
 from unidpo_mm.modeling.logp_model import LogpModel, compute_logps
-from unidpo_mm.modeling.parts import add_lora
+from unidpo_mm.modeling.lora_layers import use_fast_lora
+from unidpo_mm.modeling.parts import add_lora, keep_in_float32
 from unidpo_mm.plugins import load_family
 from unidpo_mm.records import MediaInputs
 
@@ -188,55 +198,67 @@ def test_a_wrong_merge_changes_the_gradients_of_a_model(
 
 # ---- the number of launches ----
 
-NO_LAUNCH = (
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "detach"),
-    *("unsqueeze", "squeeze", "alias", "as_strided", "split", "split_with_sizes", "empty"),
-    *("empty_like", "new_empty", "lift_fresh", "unbind"),
-)
-"""Operations that start no kernel on a GPU."""
-
-
-class Launches(TorchDispatchMode):
-    """A counter of the operations that would start a kernel on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ not in NO_LAUNCH
-        return func(*args, **(kwargs or {}))
-
-
-def one_launch(kernel: VarlenKernel, launches: Launches) -> VarlenKernel:
-    """Return a kernel whose forward counts as one launch, and its backward as three."""
-
-    def counted(run: Callable[..., Any], count: int) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            before = launches.count
-            result = run(*args)
-            launches.count = before + count
-            return result
-
-        return call
-
-    return VarlenKernel("counted", counted(kernel.forward, 1), counted(kernel.backward, 3))
-
 
 @pytest.mark.parametrize("responses", [2, 6])
 def test_the_number_of_launches_does_not_depend_on_the_batch(responses: int) -> None:
     spans = [GroupSpan(0, 40 * i, 0, 10, (5,) * responses) for i in range(8)]
     tensors = [torch.randn(1, heads, 320, 8).requires_grad_() for heads in (6, 2, 2)]
-    with pytest.MonkeyPatch.context() as patch, Launches() as launches:
-        patch.setattr(branch_attention, "varlen_kernel", lambda *args: one_launch(PLAIN, launches))
+    launches = Launches()
+    with attention_calls_as_on_a_gpu(launches):
         attend: Any = by_branch(lambda *args, **kwargs: None, "sdpa")
         attend(nn.Module(), *tensors, lines(spans))  # makes the plan, which all layers share
-        launches.count = 0
+        launches.counts.clear()
         output, _ = attend(nn.Module(), *tensors, lines(spans))
-        forward, launches.count = launches.count, 0
+        forward = launches.total
+        launches.counts.clear()
         output.sum().backward()
     assert forward <= 30
-    assert launches.count <= 45
+    assert launches.total <= 45
+
+
+@pytest.mark.parametrize(
+    ("model_type", "lora", "bf16", "limit"),
+    [
+        ("llama", False, False, 46),
+        ("llama", True, False, 60),
+        ("llama", True, True, 81),  # autocast converts the 14 matrices of the adapter
+        ("llava", False, True, 53),
+        ("llava", True, False, 60),
+        ("qwen2_5_vl", True, False, 60),
+        ("qwen3_vl", True, False, 72),  # queries and keys are normalized, too
+        ("idefics3", True, False, 60),
+    ],
+)
+def test_launches_of_a_layer(
+    checkpoint: Checkpoint, model_type: str, lora: bool, bf16: bool, limit: int
+) -> None:
+    loaded = load_tiny(checkpoint(model_type), dtype="bfloat16" if bf16 else "float32")
+    model: Any = loaded.model
+    if lora:
+        model = add_lora(model, loaded.family, LoraOptions(r=4))
+        use_fast_lora(model)
+        keep_in_float32(model)
+    enable_packing(loaded.model)
+    images = [] if model_type == "llama" else [make_image()]
+    responses = [f"It is {number}" for number in range(6)]
+    rows = [
+        row(f"r{n}", "What is it?", responses, [float(n) for n in range(6)], images=images)
+        for n in range(8)
+    ]
+    pad = loaded.adapter.pad_token_id
+    batch = collate(encoded(loaded, rows), pad_token_id=pad, layout="joined")
+    launches, (first, *_) = Launches(), decoder_layers(loaded.model)
+    with (
+        attention_calls_as_on_a_gpu(launches),
+        launches_of(first, launches) as layer,
+        torch.no_grad(),
+    ):
+        for _ in range(2):  # the first layer of the first pass makes the plan
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                compute_logps(LogpModel(model).eval(), loaded.adapter, batch)
+    counts = layer[-1]
+    assert counts["varlen"] == 2
+    assert counts.total() == limit, counts
 
 
 # ---- the choice of the kernel ----

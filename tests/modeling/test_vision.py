@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from builders import IMAGE_TYPES, build_reference, encoded, load_tiny, logp_model_of, mixed_rows
+from builders import (
+    EVERY_IMAGE_TYPE,
+    IMAGE_TYPES,
+    build_reference,
+    encoded,
+    load_tiny,
+    logp_model_of,
+    mixed_rows,
+)
 from torch import Tensor
 
 from unidpo_mm.data.collate import collate
@@ -61,6 +69,28 @@ def test_plain_rows_share_the_images_of_their_group(
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
     assert tower.calls == [(3, False)]
     assert len(once.inputs.images.order) == 6
+
+
+def every_type() -> list[Any]:
+    return [
+        pytest.param(name, marks=[] if name in IMAGE_TYPES else pytest.mark.slow)
+        for name in EVERY_IMAGE_TYPE
+    ]
+
+
+@pytest.mark.parametrize("model_type", every_type())
+def test_images_that_are_rounded_by_the_loader_give_the_same_log_probs(
+    model_type: str, checkpoint: Checkpoint
+) -> None:
+    tiny = load_tiny(checkpoint(model_type))
+    logp_model = logp_model_of(tiny)
+    rows = [row for row in mixed_rows(images=True) if row.images]  # some types need one
+    pad, numbers = tiny.adapter.pad_token_id, []
+    for dtype in (None, torch.bfloat16):
+        batch = collate(encoded(tiny, rows), pad_token_id=pad, media_dtype=dtype)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            numbers.append(compute_logps(logp_model, tiny.adapter, batch))
+    assert torch.equal(*numbers) == tiny.adapter.rounds_pixels
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])

@@ -14,14 +14,73 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from builders import tiny_checkpoint
 from safetensors.torch import load_file
+from support.accelerate_configs import launch_environment
 from support.distributed_modes import local_units, mixed_rows, use_sharding
+from support.forked_runs import preload, run_ranks
 
 from unidpo_mm import UniDPOConfig, UniDPOTrainer
+from unidpo_mm.config import LoraOptions
 
-__all__ = ["largest_change", "read_run", "ten_steps"]
+__all__ = ["MODEL_TYPES", "TenSteps", "largest_change", "ten_steps"]
 
 STEPS = 10
+
+MODEL_TYPES = ("llama", "llava", "qwen2_vl", "idefics3")
+"""A text model, two families with images, and one that the generic family serves."""
+
+Result = tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+class TenSteps:
+    """Runs of ten steps by name and model type; each is started when it is asked for.
+
+    The first part of a name is `single`, `ddp`, `fsdp2`, or a shipped configuration of DeepSpeed;
+    `-lora` after it trains an adapter, and `-wrong` is the negative control.
+
+    Args:
+        folder: A directory for checkpoints and results.
+        timeout: Seconds after which a run is killed.
+    """
+
+    def __init__(self, folder: Path, *, timeout: float) -> None:
+        self.folder, self.timeout = folder, timeout
+        preload()
+
+    def result(self, name: str, model_type: str) -> Result:
+        """Return the record of a run, its final weights, and those of the resumed run."""
+        folder = self.folder / model_type
+        if not folder.exists():
+            folder.mkdir()
+            tiny_checkpoint(folder / "model", model_type)
+        if not (folder / f"{name}.json").is_file():
+            self.start(folder, name)
+        weights = []
+        for ending in ("straight", "resumed"):
+            (file,) = (folder / f"{name}-{ending}").glob("*model.safetensors")
+            weights.append(load_file(file))
+        return json.loads((folder / f"{name}.json").read_text()), weights[0], weights[1]
+
+    def start(self, folder: Path, name: str) -> None:
+        """Run ten steps in as many processes as the name says."""
+        kind, _, variant = name.partition("-")
+        run = functools.partial(
+            ten_steps,
+            [folder],
+            name,
+            sharded=kind == "fsdp2",
+            peft_config=LoraOptions(r=4) if variant == "lora" else None,
+            local_mean=variant == "wrong",
+        )
+        deepspeed = kind.startswith("deepspeed")
+        env = {**launch_environment(kind), "DS_ACCELERATOR": "cpu"} if deepspeed else {}
+        if kind == "deepspeed_zero3":  # accelerate's default; whole models are saved all the same
+            env["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "false"
+        processes = 1 if kind == "single" else 2
+        ends = run_ranks(run, processes=processes, env=env, timeout=self.timeout)
+        output = "\n".join(end.output[-4000:] for end in ends)
+        assert all(end.code == 0 for end in ends), output
 
 
 def settings(folder: Path, name: str, options: Mapping[str, Any]) -> UniDPOConfig:
@@ -125,15 +184,6 @@ def divided(model: torch.nn.Module) -> int:
     """Return the number of weights of which this process holds a part."""
     kinds = [type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in model.parameters()]
     return sum(kinds)
-
-
-def read_run(folder: Path, name: str) -> tuple[dict, dict, dict]:
-    """Return the record of a run, its final weights, and those of the resumed run."""
-    weights = []
-    for ending in ("straight", "resumed"):
-        files = sorted((folder / f"{name}-{ending}").glob("*model.safetensors"))
-        weights.append(load_file(files[0]))
-    return json.loads((folder / f"{name}.json").read_text()), *weights
 
 
 def largest_change(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> float:

@@ -65,6 +65,7 @@ class GroupCollator:
     media_once: bool = False
     keyed: bool = False
     tower_inputs: TowerInputs | None = None
+    media_dtype: torch.dtype | None = None
     fillers: Mapping[MediaKind, EncodedGroup] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> dict[str, Any]:
@@ -89,6 +90,7 @@ class GroupCollator:
             media_once=self.media_once,
             keyed=self.keyed,
             tower_inputs=self.tower_inputs,
+            media_dtype=self.media_dtype,
         )
         return {"batch": batch, "counts": _counts(groups, batch)}
 
@@ -102,6 +104,7 @@ def collate(
     media_once: bool = False,
     keyed: bool = False,
     tower_inputs: TowerInputs | None = None,
+    media_dtype: torch.dtype | None = None,
 ) -> GroupBatch:
     """Return the batch of groups. Padding side and layout do not change results.
 
@@ -114,6 +117,9 @@ def collate(
             once, with their order, and not once per row. Packed rows always do.
         keyed: Whether to add cache keys of responses, images and videos.
         tower_inputs: See `Adapter.tower_inputs`; `None` if the model computes them itself.
+        media_dtype: The format of images and videos, which make up most of a batch's bytes; `None`
+            for the processor's, float32. Under autocast to a 16-bit format, the vision tower rounds
+            them before anything else.
 
     Raises:
         DataError: If there are no groups.
@@ -127,6 +133,11 @@ def collate(
     if tower_inputs is not None:
         media = {
             kind: replace(part, encoder=tower_inputs(kind, part.inputs))
+            for kind, part in media.items()
+        }
+    if media_dtype is not None:
+        media = {
+            kind: replace(part, inputs=_in_format(part.inputs, media_dtype))
             for kind, part in media.items()
         }
     return GroupBatch(
@@ -326,6 +337,14 @@ def _media_inputs(groups: Sequence[EncodedGroup], kind: MediaKind) -> dict[str, 
     names = dict.fromkeys(name for inputs in media for name in inputs)
     return {
         name: _stack_ragged([inputs[name] for inputs in media if name in inputs]) for name in names
+    }
+
+
+def _in_format(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the tensors of media with pixels in a format; lists of times keep theirs."""
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+        for name, tensor in inputs.items()
     }
 
 

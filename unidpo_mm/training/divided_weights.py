@@ -1,17 +1,27 @@
 """Steps of preparing a run that differ if weights are divided among processes."""
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import StateDictType
 
 from ..config.python import UniDPOConfig
 from ..distributed.sharding import Sharding, sharding_of, weight_count
 from ..modeling.references.cached import CachedReference
 from ..modeling.references.kinds import FrozenCopy, Reference, StoredCopy
 
-__all__ = ["keep_log_probs_exact", "load_whole_weights", "stored_copy", "warn_of_whole_copy"]
+__all__ = [
+    "gather_when_saving",
+    "keep_log_probs_exact",
+    "load_whole_weights",
+    "saving_whole_weights",
+    "stored_copy",
+    "warn_of_whole_copy",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +65,32 @@ def keep_log_probs_exact(accelerator: Any) -> None:
         plugin.mixed_precision_policy = dataclasses.replace(
             policy, output_dtype=None, reduce_dtype=torch.float32
         )
+
+
+def gather_when_saving(accelerator: Any) -> None:
+    """Let ZeRO-3 gather weights that are saved; by default it writes files of its own instead."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None and plugin.zero_stage == 3:
+        options = plugin.deepspeed_config["zero_optimization"]
+        options["stage3_gather_16bit_weights_on_model_save"] = True
+
+
+@contextlib.contextmanager
+def saving_whole_weights(accelerator: Any) -> Iterator[None]:
+    """Let FSDP gather weights that are saved.
+
+    By default, accelerate has every process write its part, and transformers then saves no model
+    that `from_pretrained` reads. The state of the optimizer is still saved in parts.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield
+        return
+    configured, plugin.state_dict_type = plugin.state_dict_type, StateDictType.FULL_STATE_DICT
+    try:
+        yield
+    finally:
+        plugin.state_dict_type = configured
 
 
 def warn_of_whole_copy(reference: Reference, sharding: Sharding) -> None:

@@ -3,9 +3,10 @@
 import functools
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
-from ..adapter import fillers, tower_inputs
+from ..adapter import fillers, rounds_pixels, tower_inputs
 from ..config.python import UniDPOConfig
 from ..data.batches import (
     GroupBatchSampler,
@@ -105,9 +106,17 @@ def new_collator(
         layout=layout,
         media_once=parts.logp_model.takes_features,
         tower_inputs=tower_inputs(adapter),
+        media_dtype=_autocast_dtype(args) if rounds_pixels(adapter) else None,
         keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
         fillers=fillers(adapter, videos=has_videos) if processes > 1 else {},
     )
+
+
+def _autocast_dtype(args: UniDPOConfig) -> torch.dtype | None:
+    """Return the 16-bit format that the model rounds its inputs to; `None` without autocast."""
+    if not (args.bf16 or args.fp16):
+        return None
+    return torch.bfloat16 if args.bf16 else torch.float16
 
 
 def new_loader(

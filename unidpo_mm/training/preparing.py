@@ -24,7 +24,7 @@ from ..modeling.parts import compute_dtype
 from ..modeling.references.moving import MovingLora
 from ..modeling.used_weights import routes_tokens, unused_weights
 from .configured_loss import pinned_settings
-from .divided_weights import keep_log_probs_exact
+from .divided_weights import gather_when_saving, keep_log_probs_exact
 from .layout_trial import sample_rows, token_count
 from .nonfinite import handle_non_finite
 from .resuming import CheckpointedTrainer
@@ -46,6 +46,7 @@ class PreparingTrainer(CheckpointedTrainer):
         """Check how weights are divided, and the model if they are not; choose its layout."""
         _check_sharding(self.args, self.accelerator)
         keep_log_probs_exact(self.accelerator)
+        gather_when_saving(self.accelerator)
         parts, args = self.parts, self.args
         if self.place_model_on_device:
             self.layout = check_start(parts, args, args.device)

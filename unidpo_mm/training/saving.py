@@ -40,6 +40,7 @@ from .checkpoints import (
     write_manifest,
 )
 from .configured_loss import write_settings
+from .divided_weights import saving_whole_weights
 from .identity import describe_model, recorded_options
 from .interruption import Interruption
 from .metrics import MetricSums
@@ -310,6 +311,11 @@ class SavingTrainer(Trainer):
             )
 
     # ---- checkpoints hold the plain model ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as `from_pretrained` reads it; every process calls it."""
+        with saving_whole_weights(self.accelerator):
+            super().save_model(output_dir, _internal_call)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

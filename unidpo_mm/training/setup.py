@@ -24,7 +24,6 @@ from ..kernels.tower_attention import use_one_call
 from ..modeling.liger import apply_liger_kernels
 from ..modeling.load import ModelSource, load_family_and_adapter, load_weights
 from ..modeling.logp_model import LogpModel, unwrap_peft
-from ..modeling.lora_inputs import convert_inputs_once
 from ..modeling.lora_kinds import record_start, starts_from_weights
 from ..modeling.lora_targets import warn_of_experts
 from ..modeling.model_parts import with_model_parts
@@ -160,7 +159,9 @@ def prepare_model(
         check_adapter_trains(model)
         freeze_inactive_adapters(model)
         save_active_adapter_only(model)
-        convert_inputs_once(model)
+        from ..modeling.lora_layers import use_fast_lora
+
+        use_fast_lora(model)
     if args.use_liger_kernel:
         apply_liger_kernels(model, args.liger_kernel_config)
     if args.disable_dropout:
