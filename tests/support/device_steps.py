@@ -34,6 +34,7 @@ from unidpo_mm.cache.reference_store import ReferenceStore
 from unidpo_mm.config.sections import LoraOptions
 from unidpo_mm.data.collate import collate
 from unidpo_mm.kernels.packing import enable_packing
+from unidpo_mm.modeling.lora_layers import use_fast_lora
 from unidpo_mm.modeling.parts import add_lora, disable_dropout, freeze_parts, keep_in_float32
 from unidpo_mm.modeling.placement import place_batch
 from unidpo_mm.modeling.references.cached import CachedReference
@@ -147,6 +148,7 @@ class _Run:
         enable_packing(model)
         if case.lora:
             model = add_lora(model, family, LoraOptions(r=4, dropout=0.0))
+            use_fast_lora(model)
             for name, weight in model.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(weight, std=0.05)
