@@ -5,6 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from unidpo_mm.losses.uni_dpo import uni_dpo_loss
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +75,16 @@ def test_the_arithmetic_agrees_with_counted_products() -> None:
     expected = 2.0 * decoder.weights * 50 + dense
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
     assert decoder.forward(50, ()) == pytest.approx(expected - dense / 2, rel=0.01)
+
+
+def test_the_derivative_falls_as_the_page_says() -> None:
+    margin = torch.tensor([0.0, 0.6, 1.0, 1.3], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(4, dtype=torch.float64)
+    output = uni_dpo_loss(margin, zero, zero, zero, zero + 5, zero + 3, tau_good=9.0)
+    output.per_unit.sum().backward()
+    assert margin.grad is not None
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    percent = [round(100 * float(value / margin.grad[0])) for value in margin.grad[1:]]
+    text = " ".join(page.split())
+    assert f"to {percent[0]}% of its initial value after a gain of 0.6" in text
+    assert f"to {percent[1]}% after 1.0 and to {percent[2]}% after 1.3" in text

@@ -1,4 +1,4 @@
-"""Collate groups into a batch: the only place that pads and shifts.
+"""Collate groups into a batch: the only place that pads and shifts tokens.
 
 The plain layout has one row `[prompt | response]` per response, the packed one a row per group, the
 joined one a single row:
@@ -17,7 +17,6 @@ from itertools import accumulate
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..cache.keys import media_key, response_keys
@@ -35,6 +34,7 @@ from ..records import (
     Unit,
     Units,
 )
+from .collate_media import collate_media
 from .workers import error_of
 
 __all__ = ["COUNTS", "GroupCollator", "collate", "collate_prompts"]
@@ -129,15 +129,10 @@ def collate(
     rows = _rows(groups, layout)
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
     sources = tuple(dict.fromkeys(group.row.source for group in groups))
-    media = _media(groups, rows, once=media_once)
+    media = collate_media(groups, [row.group for row in rows], once=media_once, dtype=media_dtype)
     if tower_inputs is not None:
         media = {
             kind: replace(part, encoder=tower_inputs(kind, part.inputs))
-            for kind, part in media.items()
-        }
-    if media_dtype is not None:
-        media = {
-            kind: replace(part, inputs=_in_format(part.inputs, media_dtype))
             for kind, part in media.items()
         }
     return GroupBatch(
@@ -155,7 +150,7 @@ def collate_prompts(prompts: Sequence[EncodedGroup], *, pad_token_id: int) -> Mo
     """Return left-padded prompts [B, T] and their images, for generation."""
     rows = [_Row(group, ()) for group in prompts]
     grid = _Grid.of([row.ids.numel() for row in rows], "left", joined=False)
-    media = _media(prompts, rows, once=False)
+    media = collate_media(prompts, prompts, once=False)
     return _model_inputs("plain", rows, grid, pad_token_id, media)
 
 
@@ -302,68 +297,6 @@ def _cache_keys(groups: Sequence[EncodedGroup]) -> CacheKeys:
             if group.videos.entries
         ),
     )
-
-
-def _media(
-    groups: Sequence[EncodedGroup], rows: Sequence[_Row], *, once: bool
-) -> dict[MediaKind, MediaInputs]:
-    """Return the media of all rows, or those of all groups and the order that rows need."""
-    kinds = dict.fromkeys(
-        kind for group in groups for kind, media in group.media.items() if media.inputs
-    )
-    if not once or len(rows) == len(groups):
-        return {kind: MediaInputs(_media_inputs([r.group for r in rows], kind)) for kind in kinds}
-    return {
-        kind: MediaInputs(_media_inputs(groups, kind), _order(groups, rows, kind)) for kind in kinds
-    }
-
-
-def _order(
-    groups: Sequence[EncodedGroup], rows: Sequence[_Row], kind: MediaKind
-) -> tuple[int, ...]:
-    """Return the indices of the feature entries that the rows need, in the order of the rows."""
-    counts = [group.media[kind].entries if kind in group.media else 0 for group in groups]
-    starts = accumulate(counts, initial=0)
-    entries = {
-        id(group): range(start, start + count)
-        for group, start, count in zip(groups, starts, counts, strict=False)
-    }
-    return tuple(number for row in rows for number in entries[id(row.group)])
-
-
-def _media_inputs(groups: Sequence[EncodedGroup], kind: MediaKind) -> dict[str, Tensor]:
-    """Concatenate the tensors of a kind of media along their first dimension."""
-    media = [group.media[kind].inputs for group in groups if kind in group.media]
-    names = dict.fromkeys(name for inputs in media for name in inputs)
-    return {
-        name: _stack_ragged([inputs[name] for inputs in media if name in inputs]) for name in names
-    }
-
-
-def _in_format(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the tensors of media with pixels in a format; lists of times keep theirs."""
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() > 1 else tensor
-        for name, tensor in inputs.items()
-    }
-
-
-def _stack_ragged(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate along the first dimension; pad the others with zeros.
-
-    Images are most of a batch, so a tensor is copied once, and not at all if it is the only one.
-    """
-    if len(tensors) == 1:
-        return tensors[0]
-    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-
-    def padded(tensor: Tensor) -> Tensor:
-        missing = [full - size for full, size in zip(shape, tensor.shape[1:], strict=True)]
-        if not any(missing):
-            return tensor
-        return F.pad(tensor, [n for size in reversed(missing) for n in (0, size)])
-
-    return torch.cat([padded(tensor) for tensor in tensors])
 
 
 def _targets(rows: Sequence[_Row], grid: _Grid) -> Targets:

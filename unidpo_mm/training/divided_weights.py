@@ -70,8 +70,8 @@ def keep_log_probs_exact(accelerator: Any) -> None:
 def gather_when_saving(accelerator: Any) -> None:
     """Let ZeRO-3 gather weights that are saved; by default it writes files of its own instead."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    if plugin is not None and plugin.zero_stage == 3:
-        options = plugin.deepspeed_config["zero_optimization"]
+    options = {} if plugin is None else plugin.deepspeed_config.get("zero_optimization", {})
+    if options.get("stage") == 3:
         options["stage3_gather_16bit_weights_on_model_save"] = True
 
 

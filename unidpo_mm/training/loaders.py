@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from ..adapter import fillers, rounds_pixels, tower_inputs
@@ -19,6 +18,7 @@ from ..data.collate import GroupCollator
 from ..data.row_table import columns_of
 from ..data.stream_batches import StreamCollator, StreamDataset
 from ..data.workers import protect_worker
+from ..modeling.parts import compute_dtype
 from ..modeling.references.cached import CachedReference
 from ..records import Layout
 from .run_parts import RunParts
@@ -99,6 +99,7 @@ def new_collator(
     on all of them.
     """
     adapter, rows = parts.adapter, (parts.train_rows, parts.eval_rows)
+    rounds = (args.bf16 or args.fp16) and rounds_pixels(adapter)
     has_videos = any(bool(columns_of(part).videos.any()) for part in rows)
     return GroupCollator(
         pad_token_id=adapter.pad_token_id,
@@ -106,17 +107,10 @@ def new_collator(
         layout=layout,
         media_once=parts.logp_model.takes_features,
         tower_inputs=tower_inputs(adapter),
-        media_dtype=_autocast_dtype(args) if rounds_pixels(adapter) else None,
+        media_dtype=compute_dtype(args, parts.logp_model) if rounds else None,
         keyed=parts.features is not None or isinstance(parts.reference, CachedReference),
         fillers=fillers(adapter, videos=has_videos) if processes > 1 else {},
     )
-
-
-def _autocast_dtype(args: UniDPOConfig) -> torch.dtype | None:
-    """Return the 16-bit format that the model rounds its inputs to; `None` without autocast."""
-    if not (args.bf16 or args.fp16):
-        return None
-    return torch.bfloat16 if args.bf16 else torch.float16
 
 
 def new_loader(
