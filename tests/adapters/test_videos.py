@@ -327,7 +327,7 @@ def test_shortened_videos_are_counted_and_reported(checkpoint: Checkpoint) -> No
     ).adapter
     counts = preflight([example], adapter)
     assert (counts.videos, counts.shortened_videos) == (1, 1)
-    parts: Any = SimpleNamespace(preflight=counts, eval_rows=())
+    parts: Any = SimpleNamespace(preflight=counts, eval_rows=(), stream=None)
     args: Any = SimpleNamespace(max_length=limit)
     lines = data_lines(parts, args)
     note = f"1 of 1 video is given fewer or smaller frames to fit max_length {limit}"
