@@ -11,16 +11,17 @@ from pathlib import Path
 from faults.report import Section
 from support.forked import Finished
 from support.forked_runs import Kill, random_kill, train
-from support.runs import launch, sabotage, write_run
+from support.runs import launch, ledger_lines, sabotage, write_run
 
 __all__ = ["every_place_of_a_save", "random_kills", "torchrun_kills"]
 
 
 def digest(folder: Path) -> str:
-    """Return a digest of the final weights of a run."""
+    """Return a digest of the final weights of a run and of the lines in its ledger."""
     names = ("model.safetensors", "adapter_model.safetensors")
     files = [folder / name for name in names if (folder / name).exists()]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    content = b"".join(file.read_bytes() for file in files) + repr(ledger_lines(folder)).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def fresh(folder: Path, model: Path) -> Path:
@@ -72,7 +73,7 @@ def random_kills(
 def every_place_of_a_save(section: Section, folder: Path, model: Path) -> None:
     """Kill a run at each access to a file or directory during its second and its final save."""
     expected = uninterrupted(folder / "expected", model, 1)
-    for match in (".saving/checkpoint-2", ".saving/final", "out/checkpoint-2", ".deleting"):
+    for match in PLACES:
         touch = 0
         while True:
             touch += 1
@@ -103,6 +104,15 @@ def torchrun_kills(section: Section, folder: Path, model: Path, *, processes: in
         if section.expect(code == 0, f"rank {rank}: the restart failed: {output[-500:]}"):
             section.expect(digest(run / "out") == expected, f"rank {rank}: other weights")
 
+
+PLACES = (
+    ".saving/checkpoint-2",
+    ".saving/final",
+    "out/checkpoint-2",
+    "out/ledger",
+    ".deleting",
+)
+"""Parts of the paths at whose accesses a run is killed."""
 
 LEFTOVERS = (".saving", ".deleting")
 

@@ -39,6 +39,7 @@ from unidpo_mm.modeling.parts import add_lora, disable_dropout, freeze_parts, ke
 from unidpo_mm.modeling.placement import place_batch
 from unidpo_mm.modeling.references.cached import CachedReference
 from unidpo_mm.training.configured_loss import configure_loss
+from unidpo_mm.training.ledger_recorder import LedgerRecorder
 from unidpo_mm.training.metrics import MetricSums
 from unidpo_mm.training.step import StepOutput, preference_step
 
@@ -47,7 +48,7 @@ __all__ = ["CASES", "LISTED", "PARTS", "DeviceCase", "Measured", "listed_counts"
 LISTED = Path(__file__).with_name("device_counts.json")
 """The waits and launches of each case, which may only become fewer."""
 
-PARTS = ("move", "step", "metrics", "backward", "log")
+PARTS = ("move", "step", "metrics", "ledger", "backward", "log")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ class _Run:
             loss = output.loss_sum / 6
         with part("metrics"):
             sums.on_step(batch, output)
+        with part("ledger"):
+            LedgerRecorder(self.settings.loss, {}, rank=0, output_dir=None).on_step(batch, output)
         with part("backward"):
             loss.backward()
         with part("log"):

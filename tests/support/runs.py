@@ -6,12 +6,23 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-__all__ = ["RECIPE", "largest_difference", "launch", "sabotage", "weights", "write_run"]
+from unidpo_mm.ledger.tables import read_ledger
+
+__all__ = [
+    "RECIPE",
+    "largest_difference",
+    "launch",
+    "ledger_lines",
+    "sabotage",
+    "weights",
+    "write_run",
+]
 
 SABOTAGE = Path(__file__).parent / "sabotage"
 
@@ -55,6 +66,12 @@ def write_run(folder: Path, model: Path, *, optim: str = "sgd", rows: int = 16) 
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(model=model, optim=optim), encoding="utf-8")
     return path
+
+
+def ledger_lines(output_dir: Path) -> list[tuple[Any, ...]]:
+    """Return the lines of a run's ledger in the order of its steps."""
+    visits = read_ledger(output_dir).visits.drop("pair_weight")
+    return visits.sort("step", "rank", "position").collect().rows()
 
 
 def launch(

@@ -10,7 +10,7 @@ from builders import encoded, mixed_rows, pairs_of
 
 from unidpo_mm.data.collate import collate
 from unidpo_mm.plugins import load_loss
-from unidpo_mm.records import GroupBatch, LossOutput
+from unidpo_mm.records import GroupBatch, LossOutput, SequenceLogps
 from unidpo_mm.training.metrics import MetricSums, pair_values
 from unidpo_mm.training.step import StepOutput
 from unidpo_mm.training.throughput import Throughput
@@ -42,7 +42,7 @@ def output_for(batch: GroupBatch, *, reference: bool = True) -> StepOutput:
         rejected_rewards=numbers(),
         terms={name: numbers() for name in LOSS.terms},
     )
-    return StepOutput(loss, batch.pairs.weight, pairs)
+    return StepOutput(loss, batch.pairs.weight, SequenceLogps(numbers(), torch.ones(count)), pairs)
 
 
 def means_one_by_one(batch: GroupBatch, output: StepOutput) -> dict[str, float]:

@@ -22,6 +22,7 @@ from .data import data
 from .export import export
 from .failures import EXIT_CODE, report_crash, report_error
 from .init import init
+from .ledger import ledger
 from .list import show_plugins
 from .migrate import migrate
 from .ranks import quiet_other_processes
@@ -90,6 +91,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         app.command(name, epilog=f"Example: {example}")(command)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")
+    app.add_typer(ledger, name="ledger")
     called = _command(arguments)
     for name, point in sorted(user_commands().items()):
         if name != called:

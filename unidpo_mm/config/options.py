@@ -184,6 +184,9 @@ class TrainOptions:
     logps_chunk_size: Annotated[Count | None, HONORED] = None
     """Number of response positions whose logits exist at a time; null: as many as have a gigabyte
     of logits on a GPU, 512 on a CPU."""
+    ledger: Annotated[bool, HARMLESS] = True
+    """Whether every visit of a pair is recorded in the directory `ledger` of the output directory,
+    with its log-probs, weights and loss (docs/ledger.md)."""
     eval_generations: Annotated[NonNegative, HARMLESS] = 4
     """Number of held-out prompts for which a response is generated and logged at each
     evaluation."""

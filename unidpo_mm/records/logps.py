@@ -82,8 +82,8 @@ class LossOutput:
 
     Attributes:
         per_unit: The loss of each unit before it is multiplied by the weight of its pair.
-        chosen_rewards, rejected_rewards: Implicit rewards [P], detached; `None` for losses of
-            responses.
+        chosen_rewards, rejected_rewards: Implicit rewards [P], with their gradient, by which the
+            ledger relates the loss to the reward margin; `None` for losses of responses.
         terms: Additional results that the loss declares, detached, with the shape of `per_unit`.
     """
 

@@ -20,6 +20,7 @@ from ..data.workers import batch_of
 from ..distributed import first_process, maximum
 from ..distributed.sharding import held_count, sharding_of
 from ..errors import ModelError, Problem, counted
+from ..ledger.alarms import find_alarms, read_visits
 from ..modeling.activation_memory import (
     LayerMemory,
     checkpoint_first,
@@ -34,6 +35,7 @@ from ..modeling.references.moving import MovingLora
 from ..records import Layout
 from .console import print_startup_report
 from .evaluation import SAMPLES_FILE, keep_samples
+from .ledger_recorder import LedgerRecorder
 from .nonfinite import handle_non_finite
 from .saving import SavingTrainer
 
@@ -78,6 +80,54 @@ class SampleLog(_RunCallback):
         """Keep the samples up to the step at which training starts."""
         if state.is_world_process_zero:
             keep_samples(Path(args.output_dir) / SAMPLES_FILE, up_to=state.global_step)
+
+
+class RecordLedger(_RunCallback):
+    """A callback that opens the ledger when training begins, completes it and raises its alarms."""
+
+    def __init__(self, trainer: SavingTrainer) -> None:
+        super().__init__(trainer)
+        self.raised: set[str] = set()
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the ledger, without the steps that a resumed run repeats."""
+        trainer = self.trainer
+        if not args.ledger:
+            return
+        settings = trainer.parts.settings
+        trainer.ledger = LedgerRecorder(
+            settings.loss,
+            settings.describe(),
+            rank=args.process_index,
+            output_dir=Path(args.output_dir) if args.should_save else None,
+        )
+        trainer.ledger.rewind(state.global_step)
+
+    def on_train_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the steps after the last checkpoint, and repeat all alarms of the run."""
+        if self.trainer.ledger is not None:
+            self.trainer.ledger.commit()
+            self.raised.clear()
+            self._raise_alarms(state)
+
+    def on_save(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log new alarms."""
+        self._raise_alarms(state)
+
+    def _raise_alarms(self, state: TrainerState) -> None:
+        ledger = self.trainer.ledger
+        if ledger is None or ledger.files is None or not state.is_world_process_zero:
+            return
+        for alarm in find_alarms(read_visits(ledger.files.folder)):
+            if alarm.name not in self.raised:
+                self.raised.add(alarm.name)
+                logger.warning("%s: %s", alarm.name, alarm)
 
 
 class PrepareReference(_RunCallback):
@@ -227,6 +277,7 @@ class StepGuard(_RunCallback):
 TRAINER_CALLBACKS: tuple[Callable[[SavingTrainer], TrainerCallback], ...] = (
     StartupReport,
     SampleLog,
+    RecordLedger,
     PrepareReference,
     MoveReference,
     ActivationMemoryBudget,

@@ -230,7 +230,7 @@ def rotate(output_dir: Path, limit: int | None, protected: Iterable[Path | None]
 
 
 def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
-    """Move checkpoints that this run must not resume from into a new directory.
+    """Move checkpoints and files of steps that this run repeats into a new directory.
 
     Returns:
         The directory, or `None` if there was nothing to move.
@@ -242,7 +242,9 @@ def set_aside(output_dir: Path, paths: Iterable[Path]) -> Path | None:
     aside = next(path for path in candidates if not path.exists())
     aside.mkdir()
     for path in paths:
-        path.rename(aside / path.name)
+        target = aside / path.relative_to(output_dir)
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
     sync_directory(output_dir)
     return aside
 

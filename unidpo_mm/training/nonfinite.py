@@ -84,6 +84,8 @@ def handle_non_finite(trainer: SavingTrainer) -> None:
     if trainer.is_world_process_zero():
         logger.warning("%s: %s; the step is skipped (%d so far)", where, problem, watch.skipped)
     trainer.train_sums.table = trainer.metrics_before
+    if trainer.ledger is not None:
+        trainer.ledger.skip_step()
     trainer.model_wrapped.zero_grad(set_to_none=True)  # optimizers ignore weights without gradient
 
 

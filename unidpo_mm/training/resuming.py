@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from ..data.stream_batches import StreamDataset, StreamPlan
 from ..distributed import errors_shared, gather_objects, partial_state_loading
 from ..errors import ModelError, Problem, RecipeError, counted
+from ..ledger.files import later_parts
 from ..modeling.load import reload_weights
 from ..modeling.lora_kinds import load_trained
 from ..modeling.references.moving import MovingLora
@@ -152,14 +153,16 @@ class CheckpointedTrainer(SavingTrainer):
             for other in checkpoint_paths(output_dir)
             if not within or step_of(other) > step_of(path)
         ]
-        self._set_aside(others, f"the run continues from {path}")
+        first = step_of(path) if within else 0
+        self._set_aside(others, f"the run continues from {path}", after=first)
         return str(path)
 
-    def _set_aside(self, paths: list[Path], reason: str) -> None:
+    def _set_aside(self, paths: list[Path], reason: str, *, after: int = 0) -> None:
+        """Move checkpoints away, and the ledger of the steps after `after` with them."""
         if not self.args.should_save or not paths:
             return
         names = ", ".join(sorted(path.name for path in paths))
-        aside = set_aside(self._output_dir(), paths)
+        aside = set_aside(self._output_dir(), [*paths, *later_parts(self._output_dir(), after)])
         logger.warning("moved %s to %s: %s", names, aside, reason)
 
     def _compare_identity(self, checkpoint: Path) -> None:

@@ -43,6 +43,7 @@ from .configured_loss import write_settings
 from .divided_weights import saving_whole_weights
 from .identity import describe_model, recorded_options
 from .interruption import Interruption
+from .ledger_recorder import LedgerRecorder
 from .metrics import MetricSums
 from .numerical_watch import NonFiniteError, NumericalWatch, non_finite_weights
 from .output_directory import exclusive
@@ -92,6 +93,7 @@ class SavingTrainer(Trainer):
         stream_state: Number of the last micro-batch of a stream that this process has used, and the
             state of the stream after it; `None` without a stream.
         units: Sum of the weights of all units of the current step, over all processes.
+        ledger: Records the visits of all pairs; `None` if it is off, and before training begins.
     """
 
     args: UniDPOConfig
@@ -106,6 +108,7 @@ class SavingTrainer(Trainer):
     metrics_before: Tensor
     units: Tensor
     stream_state: list[int] | None = None
+    ledger: LedgerRecorder | None = None
 
     if TYPE_CHECKING:
 
@@ -166,6 +169,8 @@ class SavingTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         states = [state for state in gather_objects(self.stream_state) if state is not None]
         self._last_stream_state = max(states, default=None)
+        if self.ledger is not None:
+            self.ledger.commit()
         barrier()
         self._record_best(output_dir, step)
         if self.args.should_save:

@@ -33,11 +33,13 @@ class StepOutput:
     Attributes:
         loss: The loss of each unit, with rewards and the terms of the loss.
         weight: [U] The weight of each unit; 0 for fillers, which only keep processes in step.
+        policy: The log-probs of the N responses under the policy.
         pairs: The log-probs of the chosen and rejected responses under policy and reference.
     """
 
     loss: LossOutput
     weight: Tensor
+    policy: SequenceLogps
     pairs: PairLogps
 
     @property
@@ -76,7 +78,7 @@ def preference_step(
         policy_logps = sequence_logps(compute_logps(policy, adapter, batch, media), batch.targets)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
-    return StepOutput(output, batch.units(settings.loss.unit).weight, pairs)
+    return StepOutput(output, batch.units(settings.loss.unit).weight, policy_logps, pairs)
 
 
 def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:

@@ -222,6 +222,8 @@ class UniDPOTrainer(PreparingTrainer):
         dtype = torch.float32 if device.type == "mps" else torch.float64
         local = torch.tensor([[units, *counts]], dtype=dtype).to(device, non_blocking=True)
         self.watch.start_step()
+        if self.ledger:
+            self.ledger.start_step(self.state.global_step + 1, self.state.epoch or 0.0)
         if self.args.on_nonfinite == "skip":
             self.metrics_before = self.train_sums.table.clone()
         sums = self.accelerator.gather(local).sum(0)
@@ -250,6 +252,8 @@ class UniDPOTrainer(PreparingTrainer):
         with self.accelerator.autocast():
             output = self.preference_step(model, batch)
         observers: list[Observer] = [self.watch, self.train_sums, *self.observers]
+        if self.ledger:
+            observers.append(self.ledger)
         for observer in observers:
             observer.on_step(batch, output)
         self._check_last_loss()
@@ -333,6 +337,8 @@ class UniDPOTrainer(PreparingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log values; with a loss, also the metrics since the last log, speed and time left."""
         if "loss" in logs:
+            if self.ledger:
+                self.ledger.flush()
             self.train_sums.reduce()
             means = self.train_sums.means()
             means.pop("loss", None)

@@ -1,0 +1,224 @@
+"""`unidpo-mm ledger`: what the weights of a run did, pair by pair."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import counted
+from .outputs import check_writable, keep_sources
+
+if TYPE_CHECKING:
+    import polars
+
+    from ..ledger.tables import Ledger
+
+__all__ = ["ledger"]
+
+TITLES = {
+    "accuracy": "ranked right",
+    "effective_by_weight": "effective (weight)",
+    "effective_by_contribution": "effective (contribution)",
+    "pair_weight": "weight",
+}
+"""Column -> its title; others lose their underscores."""
+
+PERCENT = {"accuracy", "effective_by_weight", "effective_by_contribution", "nll_gate"}
+"""Columns in percent, like all that start with ``share_``."""
+
+ledger = typer.Typer(
+    help="Look at the weight, contribution and margin of each pair of a run.",
+    no_args_is_help=True,
+)
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        help="Output directory of a run, finished or training, or the ledger in it.", metavar="RUN"
+    ),
+]
+
+
+@ledger.command("summary", epilog="Example: unidpo-mm ledger summary out")
+def summary(
+    run: Run,
+    periods: Annotated[
+        int, typer.Option(help="Number of periods that training is divided into.", min=1)
+    ] = 8,
+) -> None:
+    """Show weights, contributions and margins over time, by source, domain and length."""
+    import polars as pl
+
+    from ..ledger.alarms import find_alarms, read_visits
+    from ..ledger.tables import by_group, over_time, rank_correlation, read_ledger
+
+    opened = read_ledger(run)
+    _print_heading(opened)
+    for alarm in find_alarms(read_visits(opened.folder)):
+        typer.echo(f"\n{alarm.name}: {alarm}")
+    table = over_time(opened, periods=periods)
+    steps = pl.format("{}-{}", "first_step", "last_step").alias("steps")
+    _print(table.select(steps, pl.exclude("first_step", "last_step")), "Over time")
+    for column, title in (("source", "By source"), ("domain", "By domain")):
+        groups = by_group(opened, column)  # type: ignore[arg-type]
+        if len(groups) > 1:
+            _print(groups, title)
+    _print(by_group(opened, "length"), "By number of tokens of the chosen response")
+    correlations = rank_correlation(opened)
+    if len(correlations):
+        _print(correlations, "Rank correlation of score margin and reward margin")
+    typer.echo(
+        "\nThe contribution of a pair is |d loss / d reward margin|. Effective: the share of pairs "
+        "which, if weighted equally, would have the same variance."
+    )
+
+
+@ledger.command("top", epilog="Example: unidpo-mm ledger top out suspected --limit 50")
+def top(
+    run: Run,
+    ranking: Annotated[
+        Literal["ignored", "hard", "suspected"],
+        typer.Argument(
+            help="ignored: smallest mean contribution; hard: ranked wrongly at the last visit; "
+            "suspected: ranked against the scores more than others at the same time, as after a "
+            "label error.",
+            metavar="RANKING",
+        ),
+    ],
+    limit: Annotated[int, typer.Option(help="Maximum number of pairs.", min=1)] = 20,
+) -> None:
+    """List the pairs that training ignored, did not learn, or whose scores look wrong."""
+    from ..ledger.tables import RANKINGS, read_ledger, top_pairs
+
+    opened = read_ledger(run)
+    table = top_pairs(opened, ranking, limit=limit)
+    if not len(table):
+        typer.echo(f"{run}: there are no {RANKINGS[ranking].partition(',')[0]}")
+        return
+    ids = table.drop("row_id").rename({"pair_id": "pair"})
+    _print(ids, f"{ranking}: {RANKINGS[ranking]}")
+
+
+@ledger.command("quadrants", epilog="Example: unidpo-mm ledger quadrants out")
+def show_quadrants(
+    run: Run,
+    periods: Annotated[
+        int, typer.Option(help="Number of periods that training is divided into.", min=1)
+    ] = 3,
+) -> None:
+    """Show how pairs divide by quality and performance over training."""
+    from ..ledger.tables import quadrants, read_ledger
+
+    table = quadrants(read_ledger(run), periods=periods)
+    if not len(table):
+        typer.echo(f"{run}: no pair has scores and a reward margin")
+        return
+    _print(table, "High quality: the score margin is at least the median. Learned: margin > 0")
+
+
+@ledger.command("pair", epilog="Example: unidpo-mm ledger pair out 3f9a2c")
+def pair(
+    run: Run,
+    name: Annotated[
+        str, typer.Argument(help="Id of a pair or its beginning, or the id of a row.", metavar="ID")
+    ],
+) -> None:
+    """Show every visit of a pair."""
+    from ..ledger.tables import pair_history, read_ledger
+
+    opened = read_ledger(run)
+    visits = pair_history(opened, name)
+    first = visits.row(0, named=True)
+    typer.echo(f"pair {first['pair_id']}, row {first['row_id']} of {first['source']}")
+    sides = [
+        f"{side} {first[f'score_{side}']:g}"
+        for side in ("chosen", "rejected")
+        if first[f"score_{side}"] is not None
+    ]
+    typer.echo(f"scores: {', '.join(sides) or 'none'}")
+    columns = ("step", "epoch", "reward_margin", "loss", "contribution", *opened.terms)
+    _print(visits.select(columns), counted(len(visits), "visit"))
+
+
+@ledger.command("export", epilog="Example: unidpo-mm ledger export out --output visits.csv")
+def export(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+) -> None:
+    """Write all visits into one file."""
+    from ..ledger.files import DIRECTORY
+    from ..ledger.tables import read_ledger
+
+    writers = {".csv": "sink_csv", ".jsonl": "sink_ndjson", ".parquet": "sink_parquet"}
+    if output.suffix not in writers:
+        raise typer.BadParameter(f"use one of {', '.join(writers)}", param_hint="--output")
+    check_writable(output, "--output")
+    keep_sources(output, "--output", [str(run / DIRECTORY), str(run)])
+    visits = read_ledger(run).visits.sort("step", "rank", "position")
+    getattr(visits, writers[output.suffix])(output)
+    typer.echo(f"wrote {output}")
+
+
+@ledger.command("plot", epilog="Example: unidpo-mm ledger plot out --output weights.png")
+def plot(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="File to write: .png, .svg or .pdf.")],
+) -> None:
+    """Plot weights, contributions and margins over training, and scores against margins."""
+    from ..ledger.plots import plot_ledger
+    from ..ledger.tables import read_ledger
+
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise typer.BadParameter("use .png, .svg or .pdf", param_hint="--output")
+    check_writable(output, "--output")
+    plot_ledger(read_ledger(run), output)
+    typer.echo(f"wrote {output}")
+
+
+def _print_heading(opened: "Ledger") -> None:
+    import polars as pl
+
+    facts = opened.visits.select(
+        pl.len().alias("visits"),
+        pl.col("pair_id").n_unique().alias("pairs"),
+        pl.col("step").min().alias("first"),
+        pl.col("step").max().alias("last"),
+        (~pl.col("applied")).sum().alias("skipped"),
+    )
+    values = facts.collect().row(0, named=True)
+    typer.echo(
+        f"{opened.folder}: {opened.loss.get('name')}, {counted(values['visits'], 'visit')} of "
+        f"{counted(values['pairs'], opened.unit)} in steps {values['first']} to {values['last']}"
+    )
+    if values["skipped"]:
+        typer.echo(f"{counted(values['skipped'], 'visit')} in steps that were skipped")
+
+
+def _print(table: "polars.DataFrame", title: str) -> None:
+    """Print a table with aligned columns."""
+    columns = [_cells(name, values) for name, values in table.to_dict(as_series=False).items()]
+    widths = [max(map(len, cells)) for cells in columns]
+    typer.echo(f"\n{title}")
+    for line in zip(*columns, strict=True):
+        cells = (
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        typer.echo(f"  {'  '.join(cells)}".rstrip())
+
+
+def _cells(name: str, values: list[Any]) -> list[str]:
+    """Return the title of a column and its values as text."""
+    title = TITLES.get(name, name.replace("_", " "))
+    percent = name in PERCENT or name.startswith("share_")
+    return [title, *(_cell(value, percent=percent) for value in values)]
+
+
+def _cell(value: Any, *, percent: bool) -> str:
+    if value is None:
+        return ""
+    if percent:
+        return f"{value:.0%}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else f"{value}"

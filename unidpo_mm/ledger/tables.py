@@ -1,0 +1,307 @@
+"""Questions to a ledger: what the weights did, which pairs mattered, which scores look wrong.
+
+Every answer is a polars table, in which `pairs` counts pairs and `visits` counts lines. The
+*weight* of a visit is the product of the loss terms whose names start with ``w_``. Its
+*contribution* is |d loss / d reward margin|, which also contains how far the pair has been learned.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow.parquet
+
+from ..errors import DataError, Problem, counted
+from .files import description_of, ledger_directory, open_lines, part_paths
+
+__all__ = [
+    "RANKINGS",
+    "Ledger",
+    "Ranking",
+    "by_group",
+    "over_time",
+    "pair_history",
+    "quadrants",
+    "rank_correlation",
+    "read_ledger",
+    "top_pairs",
+]
+
+Ranking = Literal["ignored", "hard", "suspected"]
+
+RANKINGS: dict[Ranking, str] = {
+    "ignored": "pairs that contribute least, on average over their visits",
+    "hard": "pairs that the policy ranks wrongly at their last visit, the largest errors first",
+    "suspected": "pairs that the policy ranks against their scores more than others at the same "
+    "time: suspected label errors",
+}
+"""The rankings of `top_pairs`, with what they list."""
+
+LENGTH_BANDS = 4
+"""Number of groups of equal size by response length."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of a run.
+
+    Attributes:
+        folder: Its directory.
+        visits: One row per visit, see `columns.COLUMNS`; with the terms of the loss and the columns
+            ``pair_weight``, the product of all weights, and ``reward_margin``.
+        terms: The terms of the loss.
+        loss: The loss and its resolved parameters.
+        unit: ``pair``, or ``response`` for a loss of single responses.
+    """
+
+    folder: Path
+    visits: pl.LazyFrame
+    terms: tuple[str, ...]
+    loss: dict[str, Any]
+    unit: str
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Open the ledger of a run, which may still be training.
+
+    Args:
+        path: The output directory of the run, or the ledger in it.
+
+    Raises:
+        DataError: If there is no ledger, or a file of it is damaged.
+    """
+    folder = ledger_directory(path)
+    frames, metadata = [], None
+    for part in part_paths(folder):
+        try:
+            metadata = description_of(pyarrow.parquet.read_schema(part).metadata, part)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            text = f"it cannot be read ({' '.join(str(error).split())})"
+            remedy = "Restore it, or remove it to look at the other steps"
+            raise DataError(Problem(str(part), text, remedy)) from None
+        frames.append(pl.scan_parquet(part))
+    if (table := open_lines(folder)) is not None:
+        metadata = metadata or description_of(table.schema.metadata, folder)
+        opened = pl.from_arrow(table)
+        assert isinstance(opened, pl.DataFrame)  # a table becomes a frame
+        frames.append(opened.lazy())
+    if not frames or metadata is None:
+        raise DataError(Problem(str(folder), "it has no lines yet", "Look again later"))
+    visits = pl.concat(frames, how="diagonal_relaxed")
+    columns = visits.collect_schema().names()
+    weights = [pl.col(name) for name in columns if name.startswith("w_")]
+    weight = pl.col("weight")
+    for factor in weights:
+        weight = weight * factor
+    return Ledger(
+        folder=folder,
+        visits=visits.with_columns(pair_weight=weight),
+        terms=tuple(name for name in metadata["terms"] if name in columns),
+        loss=metadata["loss"],
+        unit=metadata["unit"],
+    )
+
+
+def over_time(ledger: Ledger, *, periods: int = 8) -> pl.DataFrame:
+    """Return means and effective sample sizes of consecutive periods with equally many steps.
+
+    The effective sample size of values x is (sum x)^2 / sum x^2 relative to their number: 1 if all
+    are equal, 1/n if a single one of n is not zero.
+    """
+    last = ledger.visits.select(pl.col("step").max()).collect().item()
+    period = ((pl.col("step") - 1) * min(periods, last) // last).alias("period")
+    terms = [pl.col(name).mean() for name in ledger.terms]
+    return (
+        ledger.visits.group_by(period)
+        .agg(
+            pl.col("step").min().alias("first_step"),
+            pl.col("step").max().alias("last_step"),
+            pl.len().alias("visits"),
+            *_means(),
+            _effective_share("pair_weight").alias("effective_by_weight"),
+            _effective_share("contribution").alias("effective_by_contribution"),
+            *terms,
+        )
+        .sort("period")
+        .drop("period")
+        .collect()
+    )
+
+
+def by_group(ledger: Ledger, column: Literal["source", "domain", "length"]) -> pl.DataFrame:
+    """Return means by source, by domain, or by length of the chosen response.
+
+    The share of the contribution is that of the group in the sum of all contributions: how much of
+    what the model learned came from it.
+    """
+    length = pl.col("chosen_length")
+    key, first = pl.col(column if column != "length" else "band").alias("group"), pl.lit(0)
+    visits = ledger.visits
+    if column == "length":
+        lengths = visits.select(length).collect().to_series()
+        edges = [lengths.quantile(n / LENGTH_BANDS, "lower") for n in range(1, LENGTH_BANDS)]
+        bands = sum(((length > edge).cast(pl.Int32) for edge in edges), pl.lit(0))
+        limits = (
+            length.min().cast(pl.Int64).over("band"),
+            length.max().cast(pl.Int64).over("band"),
+        )
+        visits = visits.with_columns(band=bands).with_columns(band=pl.format("{}-{}", *limits))
+        first = length.min()
+    return (
+        visits.group_by(key)
+        .agg(
+            pl.col("pair_id").n_unique().alias("pairs"),
+            pl.len().alias("visits"),
+            *_means(),
+            (pl.col("contribution") * pl.col("weight")).sum().alias("sum"),
+            first.alias("first"),
+        )
+        .sort("first", "group")
+        .with_columns((pl.col("sum") / pl.col("sum").sum()).alias("share_of_contribution"))
+        .drop("sum", "first")
+        .collect()
+    )
+
+
+def rank_correlation(ledger: Ledger) -> pl.DataFrame:
+    """Return Spearman's correlation of score margin and reward margin in each pass."""
+    epoch = pl.col("epoch").floor().cast(pl.Int32).alias("epoch")
+    return (
+        ledger.visits.drop_nulls(["score_margin", "reward_margin"])
+        .group_by(epoch)
+        .agg(
+            pl.len().alias("visits"),
+            pl.corr("score_margin", "reward_margin", method="spearman").alias("spearman"),
+        )
+        .sort("epoch")
+        .collect()
+    )
+
+
+def quadrants(ledger: Ledger, *, periods: int = 3) -> pl.DataFrame:
+    """Return how visits divide by quality and performance, in consecutive periods.
+
+    Quality is high if the score margin is at least the median of all visits; a pair counts as
+    learned if its reward margin is positive.
+    """
+    visits = ledger.visits.drop_nulls(["score_margin", "reward_margin"])
+    last = ledger.visits.select(pl.col("step").max()).collect().item()
+    period = ((pl.col("step") - 1) * min(periods, last) // last + 1).alias("period")
+    high = pl.col("score_margin") >= pl.col("score_margin").median()
+    quality = pl.when(high).then(pl.lit("high")).otherwise(pl.lit("low")).alias("quality")
+    learned = (pl.col("reward_margin") > 0).alias("learned")
+    contribution = pl.col("contribution") * pl.col("weight")
+    return (
+        visits.with_columns(period, quality, learned, contribution.alias("sum"))
+        .group_by("period", "quality", "learned")
+        .agg(pl.len().alias("visits"), pl.col("pair_weight").mean(), pl.col("sum").sum())
+        .with_columns(
+            (pl.col("visits") / pl.col("visits").sum().over("period")).alias("share_of_visits"),
+            (pl.col("sum") / pl.col("sum").sum().over("period")).alias("share_of_contribution"),
+        )
+        .drop("sum")
+        .sort("period", "quality", "learned")
+        .collect()
+    )
+
+
+def top_pairs(ledger: Ledger, ranking: Ranking, *, limit: int | None = 20) -> pl.DataFrame:
+    """Return the first pairs of a ranking.
+
+    The column ``suspicion`` is minus the mean, over the visits of a pair, of its reward margin in
+    standard deviations from the mean of all visits at the time. It is large for pairs that training
+    on the others pushes in the opposite direction, as it does with swapped responses, and it does
+    not depend on how large margins are at any time. A single visit tells little: compare pairs with
+    equally many.
+
+    Args:
+        ledger: The ledger.
+        ranking: One of `RANKINGS`.
+        limit: Maximum number of pairs; `None` for all.
+    """
+    pairs = _pairs(ledger)
+    if ranking == "ignored":
+        ordered = pairs.sort("contribution", "pair_id")
+    elif ranking == "hard":
+        ordered = pairs.filter(pl.col("last_margin") <= 0).sort("last_margin", "pair_id")
+    else:
+        ordered = pairs.filter(pl.col("suspicion") > 0).sort(
+            "suspicion", "pair_id", descending=[True, False]
+        )
+    return ordered if limit is None else ordered.head(limit)
+
+
+def pair_history(ledger: Ledger, name: str) -> pl.DataFrame:
+    """Return the visits of a pair in their order.
+
+    Args:
+        ledger: The ledger.
+        name: The id of the pair or the beginning of it, or the id of its row.
+
+    Raises:
+        DataError: If no pair has the name, or several pairs have.
+    """
+    matches = pl.col("pair_id").str.starts_with(name) | (pl.col("row_id") == name)
+    visits = ledger.visits.filter(matches).sort("step", "rank", "position").collect()
+    ids = visits["pair_id"].unique(maintain_order=True).to_list()
+    if not ids:
+        text = f"no visit of a pair '{name}' is recorded"
+        remedy = "Use an id from 'unidpo-mm ledger top'"
+        raise DataError(Problem(str(ledger.folder), text, remedy))
+    if len(ids) > 1:
+        shown = ", ".join(ids[:10])
+        text = f"'{name}' is the beginning of {counted(len(ids), 'id')}: {shown}"
+        raise DataError(Problem(str(ledger.folder), text, "Use more of the id"))
+    return visits
+
+
+def _means() -> list[pl.Expr]:
+    margins = pl.col("reward_margin")
+    return [
+        pl.col("loss").mean(),
+        margins.mean(),
+        (margins > 0).mean().alias("accuracy"),
+        pl.col("pair_weight").mean(),
+        pl.col("contribution").mean(),
+    ]
+
+
+def _effective_share(column: str) -> pl.Expr:
+    values = pl.col(column).drop_nulls()
+    return values.sum() ** 2 / (values**2).sum() / values.len()
+
+
+def _pairs(ledger: Ledger) -> pl.DataFrame:
+    """Return one line per pair, from all of its visits."""
+    margin = pl.col("reward_margin")
+    visits = ledger.visits.sort("step", "rank", "position")
+    spread = margin.std().over("window")  # 0 in the first step, where all margins are 0
+    deviation = pl.when(spread > 0).then((margin - margin.mean().over("window")) / spread)
+    return (
+        visits.with_columns(window=_windows(ledger))
+        .with_columns(deviation=deviation)
+        .group_by("pair_id", maintain_order=True)
+        .agg(
+            pl.col("row_id").first(),
+            pl.col("source").first(),
+            pl.col("domain").first(),
+            pl.len().alias("visits"),
+            pl.col("score_margin").last(),
+            margin.first().alias("first_margin"),
+            margin.last().alias("last_margin"),
+            pl.col("pair_weight").mean(),
+            pl.col("contribution").mean(),
+            (-pl.col("deviation").mean()).alias("suspicion"),
+        )
+        .collect()
+    )
+
+
+def _windows(ledger: Ledger) -> pl.Expr:
+    """Return the window of each visit, in which margins are compared: 64 visits or more."""
+    count = ledger.visits.select(pl.len()).collect().item()
+    steps = ledger.visits.select(pl.col("step").max()).collect().item()
+    windows = max(min(count // 64, steps), 1)
+    window: pl.Expr = (pl.col("step") - 1) * windows // steps
+    return window
