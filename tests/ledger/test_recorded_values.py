@@ -1,4 +1,4 @@
-"""What training records: equal to independent formulas, for every loss, and the same every time."""
+"""Recorded values: equal to independent formulas, for every loss, and the same every time."""
 
 import dataclasses
 import math

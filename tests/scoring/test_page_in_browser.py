@@ -5,13 +5,12 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.adversarial_responses import red_image
+from support.browser import browse
 from support.eval_commands import run, text_of
 
 pytestmark = pytest.mark.browser
@@ -67,15 +66,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("compare", *results, "--data", data, "--html", html)
     assert done.exit_code == 0, text_of(done)
     return html
-
-
-def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    assert browser, "install Chromium to run this test"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-               "--enable-logging=stderr", "--virtual-time-budget=5000", *options,
-               page.as_uri()]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_filters_show_their_samples_without_errors(page: Path) -> None:

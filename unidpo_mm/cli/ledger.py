@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import counted
-from .outputs import check_writable, keep_sources
+from .outputs import check_writable, keep_sources, write
 
 if TYPE_CHECKING:
     import polars
@@ -173,6 +173,28 @@ def plot(
     check_writable(output, "--output")
     plot_ledger(read_ledger(run), output)
     typer.echo(f"wrote {output}")
+
+
+@ledger.command("html", epilog="Example: unidpo-mm ledger html out --output ledger.html")
+def html(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="File to write: .html.")],
+    pairs: Annotated[
+        int, typer.Option(help="Maximum number of pairs on the page.", min=1)
+    ] = 20_000,
+    excerpts: Annotated[
+        int, typer.Option(help="Maximum number of pairs with texts and images.", min=0)
+    ] = 400,
+) -> None:
+    """Write a page to look at the pairs: quadrants over time, lists, images and responses."""
+    from ..lens import LensOptions, lens_page
+
+    if output.suffix not in (".html", ".htm"):
+        raise typer.BadParameter("use .html", param_hint="--output")
+    check_writable(output, "--output")
+    text = lens_page(run, LensOptions(max_pairs=pairs, max_excerpts=excerpts))
+    write(output, text, "--output")
+    typer.echo(f"wrote {output}: open it in a browser")
 
 
 def _print_heading(opened: "Ledger") -> None:

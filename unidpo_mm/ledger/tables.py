@@ -31,10 +31,10 @@ __all__ = [
 Ranking = Literal["ignored", "hard", "suspected"]
 
 RANKINGS: dict[Ranking, str] = {
-    "ignored": "pairs that contribute least, on average over their visits",
-    "hard": "pairs that the policy ranks wrongly at their last visit, the largest errors first",
     "suspected": "pairs that the policy ranks against their scores more than others at the same "
     "time: suspected label errors",
+    "hard": "pairs that the policy ranks wrongly at their last visit, the largest errors first",
+    "ignored": "pairs that contribute least, on average over their visits",
 }
 """The rankings of `top_pairs`, with what they list."""
 
@@ -250,8 +250,8 @@ def pair_history(ledger: Ledger, name: str) -> pl.DataFrame:
         remedy = "Use an id from 'unidpo-mm ledger top'"
         raise DataError(Problem(str(ledger.folder), text, remedy))
     if len(ids) > 1:
-        shown = ", ".join(ids[:10])
-        text = f"'{name}' is the beginning of {counted(len(ids), 'id')}: {shown}"
+        examples = ", ".join(ids[:10])
+        text = f"'{name}' is the beginning of {counted(len(ids), 'id')}: {examples}"
         raise DataError(Problem(str(ledger.folder), text, "Use more of the id"))
     return visits
 
