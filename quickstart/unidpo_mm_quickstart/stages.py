@@ -18,7 +18,7 @@ from unidpo_mm.config.shipped import shipped_recipe
 from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.training.callbacks import StartupReport
 from unidpo_mm.training.console import ConsoleProgress
-from unidpo_mm.training.run import trainer_for
+from unidpo_mm.training.run import WriteRecord, trainer_for
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
@@ -170,6 +170,7 @@ def _overrides(seed: int) -> list[str]:
 def _train(recipe: Recipe, on_progress: OnProgress | None) -> UniDPOTrainer:
     """Train from a recipe; with `on_progress`, the trainer itself prints nothing."""
     trainer = trainer_for(recipe)
+    trainer.add_callback(WriteRecord(recipe, trainer))
     if on_progress is not None:
         trainer.args.disable_tqdm = True
         for callback in (ConsoleProgress, StartupReport):

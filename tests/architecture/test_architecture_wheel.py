@@ -22,8 +22,8 @@ SUFFIXES = set(
 NAMES = {"LICENSE", "Makefile", ".gitignore", "PKG-INFO"}
 """Files without a type."""
 FOR_TRAINING = set(
-    "accelerate datasets filelock jinja2 numpy peft pillow pydantic pyyaml rich torch torchvision"
-    " transformers typer xxhash".split()
+    "accelerate datasets filelock jinja2 numpy peft pillow polars pydantic pyyaml rich torch"
+    " torchvision transformers typer xxhash".split()
 )
 """The packages that `pip install unidpo-mm` installs; adding one is a decision."""
 

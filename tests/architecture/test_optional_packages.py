@@ -37,6 +37,7 @@ OPTIONAL = {
     "video_decoding": {"av"},
     "varlen": {"flash_attn", "flash_attn_interface"},
     "liger": {"liger_kernel"},
+    "plots": {"matplotlib"},
 }
 """Module of the core -> packages that it imports when a run asks for them, or has such rows."""
 

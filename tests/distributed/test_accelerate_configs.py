@@ -34,7 +34,7 @@ def marked(name: str):
     return pytest.param(name, marks=[pytest.mark.deepspeed] if needs_deepspeed else [])
 
 
-@pytest.mark.parametrize("name", map(marked, NAMES))
+@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_a_shipped_configuration_agrees_with_a_recipe(name: str, recipe) -> None:
     env = launch_environment(name)
     assert list(_accelerate_problems(recipe, env)) == []

@@ -148,6 +148,24 @@ def test_the_plot_is_an_image(run: Path, tmp_path: Path) -> None:
         assert image.width > 1000
 
 
+def test_watching_ends_when_the_run_does(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run / "ledger", tmp_path / "ledger")
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            shutil.copy(run / "manifest.json", tmp_path)
+
+    monkeypatch.setattr("unidpo_mm.cli.ledger.time.sleep", sleep)
+    end = command("watch", str(tmp_path), "--seconds", "3")
+    assert end.code == 0, end.stderr
+    assert looks == [3.0, 3.0]
+    assert end.stdout.count("Over time") == 3
+
+
 def test_outputs_are_refused_before_they_are_written(run: Path, tmp_path: Path) -> None:
     part = next((run / "ledger").glob("*.parquet"))
     before = part.read_bytes()

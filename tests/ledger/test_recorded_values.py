@@ -17,8 +17,9 @@ from unidpo_mm.ledger.tables import read_ledger
 from unidpo_mm.modeling.load import LoadedModel
 from unidpo_mm.plugins import load_loss
 from unidpo_mm.records import GroupBatch, SequenceLogps
+from unidpo_mm.training import ledger_recorder
 from unidpo_mm.training.configured_loss import configure_loss
-from unidpo_mm.training.ledger_recorder import recorded_values
+from unidpo_mm.training.ledger_recorder import LedgerRecorder, recorded_values
 from unidpo_mm.training.step import StepOutput, pair_up
 
 Checkpoint = Callable[[str], Path]
@@ -130,6 +131,23 @@ def test_every_pair_has_a_line_in_each_pass(checkpoint: Checkpoint, tmp_path: Pa
 def test_nothing_is_written_if_it_is_off(checkpoint: Checkpoint, tmp_path: Path) -> None:
     train(checkpoint("llava"), tmp_path, ledger=False, max_steps=1)
     assert not (tmp_path / "ledger").exists()
+
+
+def test_values_are_read_every_so_many_steps_without_a_log(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_recorder, "MAX_KEPT_STEPS", 2)
+    counts = []
+    flush = LedgerRecorder.flush
+
+    def counted(recorder: LedgerRecorder) -> None:
+        counts.append(len(recorder._kept))
+        flush(recorder)
+
+    monkeypatch.setattr(LedgerRecorder, "flush", counted)
+    train(checkpoint("llava"), tmp_path, max_steps=6, logging_strategy="no")
+    assert counts == [2, 2, 2]  # before steps 3 and 5, and at the end
+    assert {line["step"] for line in lines(tmp_path)} == {1, 2, 3, 4, 5, 6}
 
 
 def test_a_skipped_step_is_marked(checkpoint: Checkpoint, tmp_path: Path) -> None:

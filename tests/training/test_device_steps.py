@@ -34,7 +34,7 @@ def marked(case: DeviceCase) -> Any:
     return pytest.param(case, id=str(case), marks=[] if str(case) in FAST else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("case", map(marked, CASES))
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_a_step_on_the_device(case: DeviceCase, checkpoint: Checkpoint, tmp_path: Path) -> None:
     measured = measure(case, checkpoint(case.model_type), tmp_path)
     tolerance = 0.02 if case.bf16 else 1e-6

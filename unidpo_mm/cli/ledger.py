@@ -1,5 +1,7 @@
 """`unidpo-mm ledger`: what the weights of a run did, pair by pair."""
 
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -47,18 +49,11 @@ def summary(
     ] = 8,
 ) -> None:
     """Show weights, contributions and margins over time, by source, domain and length."""
-    import polars as pl
-
-    from ..ledger.alarms import find_alarms, read_visits
-    from ..ledger.tables import by_group, over_time, rank_correlation, read_ledger
+    from ..ledger.tables import by_group, rank_correlation, read_ledger
 
     opened = read_ledger(run)
     _print_heading(opened)
-    for alarm in find_alarms(read_visits(opened.folder)):
-        typer.echo(f"\n{alarm.name}: {alarm}")
-    table = over_time(opened, periods=periods)
-    steps = pl.format("{}-{}", "first_step", "last_step").alias("steps")
-    _print(table.select(steps, pl.exclude("first_step", "last_step")), "Over time")
+    _print_periods(opened, periods)
     for column, title in (("source", "By source"), ("domain", "By domain")):
         groups = by_group(opened, column)  # type: ignore[arg-type]
         if len(groups) > 1:
@@ -73,6 +68,34 @@ def summary(
     )
 
 
+@ledger.command("watch", epilog="Example: unidpo-mm ledger watch out --seconds 30")
+def watch(
+    run: Run,
+    seconds: Annotated[float, typer.Option(help="Seconds between two looks.", min=1.0)] = 10.0,
+    periods: Annotated[
+        int, typer.Option(help="Number of periods that training is divided into.", min=1)
+    ] = 8,
+) -> None:
+    """Show the ledger of a run while it trains, until the run ends or Ctrl+C is pressed."""
+    from ..ledger.files import OPEN
+    from ..ledger.tables import read_ledger, top_pairs
+    from ..training.checkpoints import MANIFEST_FILE
+
+    while True:
+        opened = read_ledger(run)
+        finished = (run / MANIFEST_FILE).exists() and not (opened.folder / OPEN).exists()
+        if sys.stdout.isatty():
+            typer.echo("\x1b[2J\x1b[H", nl=False)  # clear the screen
+        _print_heading(opened)
+        _print_periods(opened, periods)
+        suspected = top_pairs(opened, "suspected", limit=5)
+        if len(suspected):
+            _print(suspected.drop("row_id").rename({"pair_id": "pair"}), "Suspected label errors")
+        if finished:
+            return
+        time.sleep(seconds)
+
+
 @ledger.command("top", epilog="Example: unidpo-mm ledger top out suspected --limit 50")
 def top(
     run: Run,
@@ -80,8 +103,7 @@ def top(
         Literal["ignored", "hard", "suspected"],
         typer.Argument(
             help="ignored: smallest mean contribution; hard: ranked wrongly at the last visit; "
-            "suspected: ranked against the scores more than others at the same time, as after a "
-            "label error.",
+            "suspected: ranked against the scores with confidence, as after a label error.",
             metavar="RANKING",
         ),
     ],
@@ -214,6 +236,20 @@ def _print_heading(opened: "Ledger") -> None:
     )
     if values["skipped"]:
         typer.echo(f"{counted(values['skipped'], 'visit')} in steps that were skipped")
+
+
+def _print_periods(opened: "Ledger", periods: int) -> None:
+    """Print the alarms of a run, and its means over time."""
+    import polars as pl
+
+    from ..ledger.alarms import find_alarms, read_visits
+    from ..ledger.tables import over_time
+
+    for alarm in find_alarms(read_visits(opened.folder)):
+        typer.echo(f"\n{alarm.name}: {alarm}")
+    table = over_time(opened, periods=periods)
+    steps = pl.format("{}-{}", "first_step", "last_step").alias("steps")
+    _print(table.select(steps, pl.exclude("first_step", "last_step")), "Over time")
 
 
 def _print(table: "polars.DataFrame", title: str) -> None:

@@ -24,6 +24,7 @@ from .columns import COLUMNS, Column, column_of_term
 
 __all__ = [
     "DIRECTORY",
+    "OPEN",
     "LedgerFiles",
     "bytes_of",
     "description_of",
@@ -62,7 +63,7 @@ def schema_of(terms: tuple[str, ...], description: Mapping[str, Any]) -> pa.Sche
     """
     term_columns = [Column(column_of_term(term), "number", "") for term in terms]
     fields = [(column.name, TYPES[column.kind]) for column in (*COLUMNS, *term_columns)]
-    content = json.dumps({"format": FORMAT_VERSION, **description}, sort_keys=True)
+    content = json.dumps({"format": FORMAT_VERSION, **description}, sort_keys=True, default=str)
     return pa.schema(fields, metadata={"unidpo_mm": content})
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from .tables import Ledger, over_time
 
@@ -22,6 +21,8 @@ PERIODS = 40
 
 def plot_ledger(ledger: Ledger, output: Path) -> None:
     """Plot a ledger into a file, whose suffix states the format."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, 3)
     table = over_time(ledger, periods=PERIODS)

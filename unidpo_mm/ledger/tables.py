@@ -31,12 +31,15 @@ __all__ = [
 Ranking = Literal["ignored", "hard", "suspected"]
 
 RANKINGS: dict[Ranking, str] = {
-    "suspected": "pairs that the policy ranks against their scores more than others at the same "
-    "time: suspected label errors",
+    "suspected": "pairs that the policy ranks against their scores with confidence: suspected "
+    "label errors",
     "hard": "pairs that the policy ranks wrongly at their last visit, the largest errors first",
     "ignored": "pairs that contribute least, on average over their visits",
 }
 """The rankings of `top_pairs`, with what they list."""
+
+SUSPECTED = 1.0
+"""Minimum suspicion of a listed pair, in nats: it is more than e times as likely to be swapped."""
 
 LENGTH_BANDS = 4
 """Number of groups of equal size by response length."""
@@ -209,11 +212,12 @@ def quadrants(ledger: Ledger, *, periods: int = 3) -> pl.DataFrame:
 def top_pairs(ledger: Ledger, ranking: Ranking, *, limit: int | None = 20) -> pl.DataFrame:
     """Return the first pairs of a ranking.
 
-    The column ``suspicion`` is minus the mean, over the visits of a pair, of its reward margin in
-    standard deviations from the mean of all visits at the time. It is large for pairs that training
-    on the others pushes in the opposite direction, as it does with swapped responses, and it does
-    not depend on how large margins are at any time. A single visit tells little: compare pairs with
-    equally many.
+    The column ``suspicion`` is the log-likelihood ratio, in nats and summed over the visits of a
+    pair, of its two responses being swapped against their being right: -2 m mean / variance for a
+    policy margin m (log-prob per token of the chosen minus that of the rejected response) under
+    normal distributions with means of opposite sign. Mean and variance are those of the visits of
+    the same source at the same time, so that margins count only where the policy ranks the pairs of
+    the source by their scores on average.
 
     Args:
         ledger: The ledger.
@@ -226,7 +230,7 @@ def top_pairs(ledger: Ledger, ranking: Ranking, *, limit: int | None = 20) -> pl
     elif ranking == "hard":
         ordered = pairs.filter(pl.col("last_margin") <= 0).sort("last_margin", "pair_id")
     else:
-        ordered = pairs.filter(pl.col("suspicion") > 0).sort(
+        ordered = pairs.filter(pl.col("suspicion") > SUSPECTED).sort(
             "suspicion", "pair_id", descending=[True, False]
         )
     return ordered if limit is None else ordered.head(limit)
@@ -275,12 +279,16 @@ def _effective_share(column: str) -> pl.Expr:
 def _pairs(ledger: Ledger) -> pl.DataFrame:
     """Return one line per pair, from all of its visits."""
     margin = pl.col("reward_margin")
-    visits = ledger.visits.sort("step", "rank", "position")
-    spread = margin.std().over("window")  # 0 in the first step, where all margins are 0
-    deviation = pl.when(spread > 0).then((margin - margin.mean().over("window")) / spread)
+    chosen, rejected = (
+        pl.col(f"policy_{side}_logp") / pl.col(f"{side}_length") for side in ("chosen", "rejected")
+    )
+    groups, policy_margin = ["window", "source"], pl.col("policy_margin")
+    mean, variance = policy_margin.mean().over(groups), policy_margin.var().over(groups)
+    ratio = pl.when((mean > 0) & (variance > 0)).then(-2 * mean * policy_margin / variance)
     return (
-        visits.with_columns(window=_windows(ledger))
-        .with_columns(deviation=deviation)
+        ledger.visits.sort("step", "rank", "position")
+        .with_columns(window=_windows(ledger), policy_margin=chosen - rejected)
+        .with_columns(ratio=ratio)
         .group_by("pair_id", maintain_order=True)
         .agg(
             pl.col("row_id").first(),
@@ -292,7 +300,7 @@ def _pairs(ledger: Ledger) -> pl.DataFrame:
             margin.last().alias("last_margin"),
             pl.col("pair_weight").mean(),
             pl.col("contribution").mean(),
-            (-pl.col("deviation").mean()).alias("suspicion"),
+            pl.col("ratio").sum().alias("suspicion"),
         )
         .collect()
     )

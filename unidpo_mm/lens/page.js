@@ -318,7 +318,7 @@ function select(index) {
   parts.push(
     chart("Reward margin", steps, { reward_margin: path("reward_margin") }),
     chart("Contribution and weights", steps, { contribution: path("contribution"), ...terms }, { fromZero: true }),
-    element("p", { className: "id", textContent: `${pairs.pair_id[index]} · ${pairs.source[index]} · ${steps.length} visits${excerpt ? ` · ${excerpt.where}` : ""}` }),
+    element("p", { className: "id", textContent: `${pairs.pair_id[index]} · ${pairs.source[index]} · ${steps.length === 1 ? "1 visit" : `${steps.length} visits`}${excerpt ? ` · ${excerpt.where}` : ""}` }),
   );
   find("detail").replaceChildren(...parts);
   drawPlot();

@@ -23,6 +23,9 @@ from .step import StepOutput
 
 __all__ = ["LedgerRecorder", "recorded_values"]
 
+MAX_KEPT_STEPS = 500
+"""Steps after which kept values are read even if nothing was logged or saved meanwhile."""
+
 MAX_OPEN_LINES = 200_000
 """Lines after which a part is written before the next checkpoint: writing one reads them all."""
 
@@ -81,7 +84,12 @@ class LedgerRecorder:
         self._kept: list[_MicroBatch] = []
 
     def start_step(self, step: int, epoch: float) -> None:
-        """Set the step, from 1, of the next micro-batches and the passes over the data before."""
+        """Set the step, from 1, of the next micro-batches and the passes over the data before.
+
+        Every process calls it.
+        """
+        if self._kept and step - self._kept[0].step >= MAX_KEPT_STEPS:
+            self.flush()
         self._step, self._epoch, self._units = step, epoch, 0
 
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:

@@ -38,6 +38,7 @@ from .output_directory import (
 from .trainer import UniDPOTrainer
 
 __all__ = [
+    "WriteRecord",
     "check_from_recipe",
     "data_files",
     "finished_run",
