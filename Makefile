@@ -20,9 +20,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tiny models allocate and free many small blocks. With these settings, glibc keeps freed memory and
 # uses large pages, instead of returning it and getting it back page by page: where that is slow, as
 # in some virtual machines, tests take half as long.
-VERBS_OF_TESTS := test test-slow test-parity test-quantization test-deepspeed test-compat check docs
-$(VERBS_OF_TESTS): export PYTHONMALLOC := malloc
-$(VERBS_OF_TESTS): export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.top_pad=16000000:$\
+TEST_TARGETS := test test-slow test-parity test-quantization test-deepspeed test-compat check docs
+$(TEST_TARGETS): export PYTHONMALLOC := malloc
+$(TEST_TARGETS): export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.top_pad=16000000:$\
 glibc.malloc.trim_threshold=4000000000:glibc.malloc.mmap_threshold=1000000000
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -41,7 +41,9 @@ def visits(change: Callable[[dict[str, Any]], object] = lambda c: None, **loss: 
         "contribution": w_qual * w_perf / (1 + numpy.exp(margin)),
     }
     change(columns)
-    return Visits(columns, {"name": "uni_dpo", "eta": 0.7, "nll_lambda": 0.001, **loss})
+    return Visits(
+        columns, {"name": "uni_dpo", "eta": 0.7, "nll_lambda": 0.001, "tau_good": 9.0, **loss}
+    )
 
 
 def raised(*args: Any, **loss: Any) -> list[str]:
@@ -119,6 +121,32 @@ def test_a_loss_without_scores_and_weights_raises_none() -> None:
         columns["score_margin"][:] = numpy.nan
 
     assert raised(plain) == []
+
+
+def test_a_visit_that_is_not_finite_hides_nothing() -> None:
+    def broken(columns: dict[str, Any]) -> None:
+        chosen_fall(columns)
+        columns["policy_chosen_logp"][-1] = numpy.nan
+        columns["contribution"][-1] = numpy.inf
+
+    assert raised(broken) == ["chosen log-probs fall"]
+
+
+def test_a_gate_that_no_good_response_needs_raises_none() -> None:
+    assert raised(gate_opens_never, tau_good=2.0) == []
+    assert raised(gate_opens_never, tau_good=9.0) == ["gate never open"]
+
+
+def test_quality_weights_that_are_off_need_no_scale() -> None:
+    assert raised(eta=50.0, quality_weight="none") == []
+
+
+def test_runs_of_a_few_steps_raise_none() -> None:
+    def short(columns: dict[str, Any]) -> None:
+        gate_opens_always(columns)
+        columns["step"] = columns["step"] % 3 + 1
+
+    assert raised(short) == []
 
 
 def test_too_few_visits_raise_none() -> None:

@@ -30,6 +30,7 @@ def ledger(skill: float, *, seed: int = 0, epochs: int = 2) -> tuple[Ledger, set
                     "position": numpy.arange(PAIRS) % 8,
                     "pair_id": [f"pair-{n}" for n in range(PAIRS)],
                     "row_id": [f"row-{n}" for n in range(PAIRS)],
+                    "applied": [True] * PAIRS,
                     "source": ["large" if n % 2 else "small" for n in range(PAIRS)],
                     "domain": ["text"] * PAIRS,
                     "score_margin": [1.0] * PAIRS,

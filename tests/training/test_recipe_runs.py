@@ -146,6 +146,7 @@ def test_another_recipe_does_not_resume_from_this_checkpoint(
         "checkpoint-1",
         "checkpoint-2",
         "checkpoint-3",
+        "ledger",
     ]
 
 

@@ -176,6 +176,7 @@ def test_a_run_that_starts_from_scratch_sets_old_checkpoints_aside(
     assert sorted(path.name for path in (out / "set-aside-1").iterdir()) == [
         "checkpoint-1",
         "checkpoint-2",
+        "ledger",
     ]
 
 

@@ -51,6 +51,7 @@ OVERRIDDEN = {
     "get_eval_dataloader",
     "get_train_dataloader",
     "log",
+    "save_model",  # sharded runs save whole models
     "train",
     "training_step",
 }

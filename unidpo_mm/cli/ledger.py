@@ -79,11 +79,16 @@ def watch(
     """Show the ledger of a run while it trains, until the run ends or Ctrl+C is pressed."""
     from ..ledger.files import OPEN
     from ..ledger.tables import read_ledger, top_pairs
-    from ..training.checkpoints import MANIFEST_FILE
+    from ..training.checkpoints import CheckpointDamaged, read_manifest
 
     while True:
         opened = read_ledger(run)
-        finished = (run / MANIFEST_FILE).exists() and not (opened.folder / OPEN).exists()
+        last = opened.visits.select("step").max().collect().item()
+        try:
+            finished = read_manifest(opened.folder.parent).step >= last
+        except CheckpointDamaged:  # a run gets its manifest at the end
+            finished = False
+        finished = finished and not (opened.folder / OPEN).exists()
         if sys.stdout.isatty():
             typer.echo("\x1b[2J\x1b[H", nl=False)  # clear the screen
         _print_heading(opened)
@@ -102,7 +107,7 @@ def top(
     ranking: Annotated[
         Literal["ignored", "hard", "suspected"],
         typer.Argument(
-            help="ignored: smallest mean contribution; hard: ranked wrongly at the last visit; "
+            help="ignored: smallest mean contribution; hard: no positive margin at the last visit; "
             "suspected: ranked against the scores with confidence, as after a label error.",
             metavar="RANKING",
         ),
@@ -138,7 +143,7 @@ def show_quadrants(
     _print(table, "High quality: the score margin is at least the median. Learned: margin > 0")
 
 
-@ledger.command("pair", epilog="Example: unidpo-mm ledger pair out 3f9a2c")
+@ledger.command("pair", epilog="Example: unidpo-mm ledger pair out pairs:7")
 def pair(
     run: Run,
     name: Annotated[

@@ -4,6 +4,7 @@ An alarm is a statement about all visits so far, so that a resumed run raises th
 thresholds are far from what usual runs do: an alarm that is often wrong would not be read.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from .files import description_of, open_lines, part_paths
+from .files import description_of, read_files
 
 __all__ = ["Alarm", "find_alarms", "read_visits"]
 
 MIN_VISITS = 64
 """Visits below which nothing is concluded."""
+
+MIN_STEPS = 4
+"""Steps below which beginning and end are not compared."""
 
 FALLEN = -0.3
 """Change of the chosen responses' log-prob per token that counts as a fall."""
@@ -87,14 +91,15 @@ class Visits:
 
 
 def read_visits(folder: Path) -> Visits | None:
-    """Return the visits of a ledger; `None` if there are none."""
-    tables = [pyarrow.parquet.read_table(path) for path in part_paths(folder)]
-    if (opened := open_lines(folder)) is not None:
-        tables.append(opened)
+    """Return the visits of a ledger that changed the weights; `None` if there are no lines."""
+    paths, opened = read_files(folder)
+    tables = [pyarrow.parquet.read_table(path) for path in paths]
+    tables += [] if opened is None else [opened]
     if not tables:
         return None
+    loss = description_of(tables[-1].schema.metadata, folder)["loss"]
     table = pa.concat_tables(tables, promote_options="default")
-    loss = description_of(table.schema.metadata, folder)["loss"]
+    table = table.filter(table["applied"])
     names = [name for name in table.column_names if name not in ("pair_id", "row_id")]
     columns = {name: table[name].to_numpy() for name in names}
     return Visits(columns, loss)
@@ -104,6 +109,8 @@ def find_alarms(visits: Visits | None) -> list[Alarm]:
     """Return the alarms of a run."""
     if visits is None or len(visits) < MIN_VISITS:
         return []
+    if numpy.ptp(visits["step"]) < MIN_STEPS:
+        return []
     return [alarm for check in CHECKS for alarm in check(visits)]
 
 
@@ -112,10 +119,10 @@ def _falling(visits: Visits) -> Iterator[Alarm]:
     lengths, last = visits["chosen_length"], visits.quarter(3)
     if numpy.isnan(reference).all():  # a loss without reference: compare with the beginning
         per_token = policy / lengths
-        change = per_token[last].mean() - per_token[visits.quarter(0)].mean()
+        change = _mean(per_token[last]) - _mean(per_token[visits.quarter(0)])
         since = "the first quarter"
     else:
-        change = ((policy - reference) / lengths)[last].mean()
+        change = _mean(((policy - reference) / lengths)[last])
         since = "the reference"
     if change < FALLEN:
         yield Alarm(
@@ -129,9 +136,7 @@ def _falling(visits: Visits) -> Iterator[Alarm]:
 
 def _collapsed(visits: Visits) -> Iterator[Alarm]:
     contribution = visits["contribution"]
-    if numpy.isnan(contribution).all():
-        return
-    first, last = (numpy.nanmean(contribution[visits.quarter(n)]) for n in (0, 3))
+    first, last = (_mean(contribution[visits.quarter(n)]) for n in (0, 3))
     if last < COLLAPSED * first:
         yield Alarm(
             "contributions collapse",
@@ -154,7 +159,10 @@ def _gate(visits: Visits) -> Iterator[Alarm]:
             "Good responses keep losing likelihood: lower the learning rate, or raise nll_lambda",
         )
     elif losing[late].mean() > 1 - NEARLY_ALL and not gate.any():
-        best = numpy.nanmax(visits["score_chosen"])
+        scores = visits["score_chosen"]
+        best = numpy.nanmax(scores) if numpy.isfinite(scores).any() else math.nan
+        if not best < _largest_tau_good(visits.loss):
+            return  # no response that is good enough has lost likelihood
         yield Alarm(
             "gate never open",
             f"{losing[late].mean():.0%} of the chosen responses lost likelihood in the second "
@@ -163,13 +171,21 @@ def _gate(visits: Visits) -> Iterator[Alarm]:
         )
 
 
+def _largest_tau_good(loss: Mapping[str, Any]) -> float:
+    """Return the largest threshold of the gate over all sources."""
+    by_source = (loss.get("by_source") or {}).values()
+    values = [loss.get("tau_good"), *(parameters.get("tau_good") for parameters in by_source)]
+    return max((value for value in values if isinstance(value, int | float)), default=math.inf)
+
+
 def _concentrated(visits: Visits) -> Iterator[Alarm]:
-    pull = visits["contribution"] * visits["weight"]
-    total = numpy.nansum(pull)
+    weighted = visits["contribution"] * visits["weight"]
+    pull = numpy.where(numpy.isfinite(weighted), weighted, 0.0)
+    total = pull.sum()
     for column in ("source", "domain"):
         for name in sorted(set(visits[column])):
             mask = visits[column] == name
-            share = numpy.nansum(pull[mask]) / total if total > 0 else 0.0
+            share = pull[mask].sum() / total if total > 0 else 0.0
             if share > NEARLY_ALL and mask.mean() < FEW_VISITS:
                 yield Alarm(
                     "one part of the data dominates",
@@ -183,22 +199,24 @@ def _concentrated(visits: Visits) -> Iterator[Alarm]:
 def _score_range(visits: Visits) -> Iterator[Alarm]:
     eta = visits.loss.get("eta")
     margins = numpy.abs(visits["score_margin"])
-    if not eta or "w_qual" not in visits.columns or numpy.isnan(margins).all():
+    if not eta or visits.loss.get("quality_weight", "score") != "score":
         return
     by_source = visits.loss.get("by_source") or {}
     texts, slopes = [], []
     for source in sorted(set(visits["source"])):
         slope = by_source.get(source, {}).get("eta", eta)
-        margin = float(numpy.nanmedian(margins[visits["source"] == source]))
+        values = margins[visits["source"] == source]
+        values = values[numpy.isfinite(values)]
+        margin = float(numpy.median(values)) if len(values) else 0.0
         if FLAT <= slope * margin <= STEEP or not margin > 0:
             continue
         effect = "are close to 0.5" if slope * margin < FLAT else "are nearly all 1"
-        texts.append(f"of '{source}' is {margin:.3g}, so that its quality weights {effect}")
+        texts.append(f"of '{source}' is {margin:.3g} (eta {slope:g}): its quality weights {effect}")
         slopes.append(f"{2 / margin:.2g}")
     if texts:
         yield Alarm(
             "score range unfit for eta",
-            f"with eta {eta:g}, the median score margin {'; '.join(texts)}",
+            f"the median score margin {'; '.join(texts)}",
             f"Set scores.scale of the source, or its eta to about {', '.join(slopes)}",
         )
 
@@ -220,10 +238,16 @@ def _length(visits: Visits) -> Iterator[Alarm]:
                 "weights depend on length",
                 f"weights {direction} with the number of tokens {name} (rank correlation "
                 f"{correlation:.2f})",
-                "The scores may favor a length: look at a few pairs of each end, or set "
-                "length_norm",
+                "Look at a few pairs of each end: the scores may favor a length, or the loss may "
+                "need length_norm",
             )
             return
+
+
+def _mean(values: Array) -> float:
+    """Return the mean of the finite values; NaN if there are none."""
+    finite = values[numpy.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _spearman(left: Array, right: Array) -> float:

@@ -33,12 +33,12 @@ VISIT = (
     Column("step", "integer", "optimizer step that used the pair, counted from 1"),
     Column("epoch", "number", "passes over the data before that step, for example 0.25"),
     Column("rank", "integer", "process that computed the pair"),
-    Column("position", "integer", "place of the pair among those of its step and process"),
+    Column("position", "integer", "order of the pairs of a step and process, with gaps"),
     Column("pair_id", "text", "id of the pair, the same in every run on the same row"),
     Column("row_id", "text", "id of the row; rows that were joined have a common one"),
     Column("source", "text", "data source"),
-    Column("domain", "text", "text, math or image"),
-    Column("applied", "flag", "false if the step was skipped because it was not finite"),
+    Column("domain", "text", "text, math or multimodal"),
+    Column("applied", "flag", "false if on_nonfinite skipped the step"),
 )
 """Columns that identify a visit."""
 
@@ -74,10 +74,18 @@ DERIVED = (
 
 COLUMNS = (*VISIT, *VALUES, *DERIVED)
 
+COMPUTED = frozenset(
+    """
+    accuracy effective_by_contribution effective_by_weight first_step group last_step pair_weight
+    pairs period share_of_contribution visits
+    """.split()
+)
+"""Names of columns that questions to a ledger compute, which no term may have."""
+
 
 def column_of_term(term: str) -> str:
     """Return the column of a term of a loss: its name, unless another column has it."""
-    return f"term_{term}" if term in set(names(COLUMNS)) else term
+    return f"term_{term}" if term in {*names(COLUMNS), *COMPUTED} else term
 
 
 def names(columns: Iterable[Column]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ its checkpoint becomes visible. So a run that resumes from the checkpoint of ste
 file and every later part, and repeats exactly the visits that are missing then.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -30,8 +29,7 @@ __all__ = [
     "description_of",
     "later_parts",
     "ledger_directory",
-    "open_lines",
-    "part_paths",
+    "read_files",
     "schema_of",
     "table_of",
 ]
@@ -78,6 +76,10 @@ def table_of(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
     columns = dict(values)
     columns["score_margin"] = columns["score_chosen"] - columns["score_rejected"]
     columns["reward_margin"] = columns["reward_chosen"] - columns["reward_rejected"]
+    for field in schema:
+        if pa.types.is_string(field.type):  # file names, and so ids, may have unpaired surrogates
+            texts = [text.encode(errors="backslashreplace") for text in columns[field.name]]
+            columns[field.name] = [text.decode() for text in texts]
     arrays = [
         pa.array(columns[field.name], type=field.type, from_pandas=pa.types.is_floating(field.type))
         for field in schema
@@ -118,8 +120,8 @@ class LedgerFiles:
         self._close()
         for path in later_parts(self.folder.parent, step):
             path.unlink()
-        for path in (self.folder / OPEN, *self.folder.glob(".*.tmp")):
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink()
 
     def append(self, content: bytes) -> None:
         """Append lines, see `bytes_of`; they are readable at once, and durable after `commit`."""
@@ -143,7 +145,8 @@ class LedgerFiles:
             return
         target = self.folder / f"steps-to-{step:09d}.parquet"
         temporary = self.folder / f".{target.name}.tmp"
-        table = pa.Table.from_batches(_open_batches(opened), schema=self.schema).sort_by(ORDER)
+        with opened.open("rb") as stream:
+            table = pa.ipc.open_stream(stream).read_all().sort_by(ORDER)
         with temporary.open("wb") as stream:
             pyarrow.parquet.write_table(table, stream, compression="zstd")
             stream.flush()
@@ -179,26 +182,30 @@ def ledger_directory(path: Path) -> Path:
     raise DataError(Problem(str(path), "it contains no ledger", remedy))
 
 
-def part_paths(folder: Path) -> list[Path]:
-    """Return the parts of a ledger in the order of their steps."""
-    return _paths(folder)
-
-
 def later_parts(output_dir: Path, step: int) -> list[Path]:
-    """Return the parts in the ledger of a run that contain steps after `step`."""
-    return [path for path in _paths(output_dir / DIRECTORY) if _last_step(path) > step]
+    """Return the files in the ledger of a run that contain steps after `step`."""
+    folder = output_dir / DIRECTORY
+    parts = [path for path in _paths(folder) if _last_step(path) > step]
+    return [*parts, folder / OPEN] if (folder / OPEN).exists() else parts
 
 
-def open_lines(folder: Path) -> pa.Table | None:
-    """Return the lines since the last part; `None` if there are none."""
-    with contextlib.suppress(FileNotFoundError):
+def read_files(folder: Path) -> tuple[list[Path], pa.Table | None]:
+    """Return the parts of a ledger in the order of their steps, and the lines since the last one.
+
+    The run may be writing: the open file is read first, and lines that have become part of a part
+    since then are dropped, so that no line is missing or there twice.
+    """
+    try:
         batches = list(_open_batches(folder / OPEN))
-        paths = _paths(folder)
-        if batches:
-            table = pa.Table.from_batches(batches)
-            last = _last_step(paths[-1]) if paths else 0  # a part may have been written meanwhile
-            return table.filter(pa.compute.greater(table["step"], last)).sort_by(ORDER)
-    return None
+    except FileNotFoundError:
+        batches = []
+    paths = _paths(folder)
+    if not batches:
+        return paths, None
+    table = pa.Table.from_batches(batches)
+    last = _last_step(paths[-1]) if paths else 0
+    table = table.filter(pa.compute.greater(table["step"], last)).sort_by(ORDER)
+    return paths, table if table.num_rows else None
 
 
 def description_of(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]:

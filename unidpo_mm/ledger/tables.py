@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet
 
 from ..errors import DataError, Problem, counted
-from .files import description_of, ledger_directory, open_lines, part_paths
+from .files import description_of, ledger_directory, read_files
 
 __all__ = [
     "RANKINGS",
@@ -33,13 +33,16 @@ Ranking = Literal["ignored", "hard", "suspected"]
 RANKINGS: dict[Ranking, str] = {
     "suspected": "pairs that the policy ranks against their scores with confidence: suspected "
     "label errors",
-    "hard": "pairs that the policy ranks wrongly at their last visit, the largest errors first",
+    "hard": "pairs whose reward margin is not positive at their last visit, the smallest first",
     "ignored": "pairs that contribute least, on average over their visits",
 }
 """The rankings of `top_pairs`, with what they list."""
 
 SUSPECTED = 1.0
 """Minimum suspicion of a listed pair, in nats: it is more than e times as likely to be swapped."""
+
+MAX_NAMED = 10
+"""Maximum number of ids in a message."""
 
 LENGTH_BANDS = 4
 """Number of groups of equal size by response length."""
@@ -64,6 +67,11 @@ class Ledger:
     loss: dict[str, Any]
     unit: str
 
+    @property
+    def applied(self) -> pl.LazyFrame:
+        """The visits in steps that changed the weights; questions count no others."""
+        return self.visits.filter(pl.col("applied"))
+
 
 def read_ledger(path: Path) -> Ledger:
     """Open the ledger of a run, which may still be training.
@@ -76,7 +84,8 @@ def read_ledger(path: Path) -> Ledger:
     """
     folder = ledger_directory(path)
     frames, metadata = [], None
-    for part in part_paths(folder):
+    parts, table = read_files(folder)
+    for part in parts:
         try:
             metadata = description_of(pyarrow.parquet.read_schema(part).metadata, part)
         except (OSError, pyarrow.ArrowInvalid) as error:
@@ -84,8 +93,8 @@ def read_ledger(path: Path) -> Ledger:
             remedy = "Restore it, or remove it to look at the other steps"
             raise DataError(Problem(str(part), text, remedy)) from None
         frames.append(pl.scan_parquet(part))
-    if (table := open_lines(folder)) is not None:
-        metadata = metadata or description_of(table.schema.metadata, folder)
+    if table is not None:
+        metadata = description_of(table.schema.metadata, folder)
         opened = pl.from_arrow(table)
         assert isinstance(opened, pl.DataFrame)  # a table becomes a frame
         frames.append(opened.lazy())
@@ -96,7 +105,7 @@ def read_ledger(path: Path) -> Ledger:
     weights = [pl.col(name) for name in columns if name.startswith("w_")]
     weight = pl.col("weight")
     for factor in weights:
-        weight = weight * factor
+        weight = weight * factor.fill_null(1.0)
     return Ledger(
         folder=folder,
         visits=visits.with_columns(pair_weight=weight),
@@ -112,11 +121,11 @@ def over_time(ledger: Ledger, *, periods: int = 8) -> pl.DataFrame:
     The effective sample size of values x is (sum x)^2 / sum x^2 relative to their number: 1 if all
     are equal, 1/n if a single one of n is not zero.
     """
-    last = ledger.visits.select(pl.col("step").max()).collect().item()
-    period = ((pl.col("step") - 1) * min(periods, last) // last).alias("period")
+    last = ledger.applied.select(pl.col("step").max()).collect().item() or 1
+    period = ((pl.col("step").cast(pl.Int64) - 1) * min(periods, last) // last).alias("period")
     terms = [pl.col(name).mean() for name in ledger.terms]
     return (
-        ledger.visits.group_by(period)
+        ledger.applied.group_by(period)
         .agg(
             pl.col("step").min().alias("first_step"),
             pl.col("step").max().alias("last_step"),
@@ -140,7 +149,7 @@ def by_group(ledger: Ledger, column: Literal["source", "domain", "length"]) -> p
     """
     length = pl.col("chosen_length")
     key, first = pl.col(column if column != "length" else "band").alias("group"), pl.lit(0)
-    visits = ledger.visits
+    visits = ledger.applied
     if column == "length":
         lengths = visits.select(length).collect().to_series()
         edges = [lengths.quantile(n / LENGTH_BANDS, "lower") for n in range(1, LENGTH_BANDS)]
@@ -161,7 +170,7 @@ def by_group(ledger: Ledger, column: Literal["source", "domain", "length"]) -> p
             first.alias("first"),
         )
         .sort("first", "group")
-        .with_columns((pl.col("sum") / pl.col("sum").sum()).alias("share_of_contribution"))
+        .with_columns(_share("sum").alias("share_of_contribution"))
         .drop("sum", "first")
         .collect()
     )
@@ -171,7 +180,7 @@ def rank_correlation(ledger: Ledger) -> pl.DataFrame:
     """Return Spearman's correlation of score margin and reward margin in each pass."""
     epoch = pl.col("epoch").floor().cast(pl.Int32).alias("epoch")
     return (
-        ledger.visits.drop_nulls(["score_margin", "reward_margin"])
+        ledger.applied.drop_nulls(["score_margin", "reward_margin"])
         .group_by(epoch)
         .agg(
             pl.len().alias("visits"),
@@ -188,9 +197,9 @@ def quadrants(ledger: Ledger, *, periods: int = 3) -> pl.DataFrame:
     Quality is high if the score margin is at least the median of all visits; a pair counts as
     learned if its reward margin is positive.
     """
-    visits = ledger.visits.drop_nulls(["score_margin", "reward_margin"])
-    last = ledger.visits.select(pl.col("step").max()).collect().item()
-    period = ((pl.col("step") - 1) * min(periods, last) // last + 1).alias("period")
+    visits = ledger.applied.drop_nulls(["score_margin", "reward_margin"])
+    last = ledger.applied.select(pl.col("step").max()).collect().item() or 1
+    period = ((pl.col("step").cast(pl.Int64) - 1) * min(periods, last) // last + 1).alias("period")
     high = pl.col("score_margin") >= pl.col("score_margin").median()
     quality = pl.when(high).then(pl.lit("high")).otherwise(pl.lit("low")).alias("quality")
     learned = (pl.col("reward_margin") > 0).alias("learned")
@@ -201,7 +210,7 @@ def quadrants(ledger: Ledger, *, periods: int = 3) -> pl.DataFrame:
         .agg(pl.len().alias("visits"), pl.col("pair_weight").mean(), pl.col("sum").sum())
         .with_columns(
             (pl.col("visits") / pl.col("visits").sum().over("period")).alias("share_of_visits"),
-            (pl.col("sum") / pl.col("sum").sum().over("period")).alias("share_of_contribution"),
+            _share("sum", "period").alias("share_of_contribution"),
         )
         .drop("sum")
         .sort("period", "quality", "learned")
@@ -226,7 +235,7 @@ def top_pairs(ledger: Ledger, ranking: Ranking, *, limit: int | None = 20) -> pl
     """
     pairs = _pairs(ledger)
     if ranking == "ignored":
-        ordered = pairs.sort("contribution", "pair_id")
+        ordered = pairs.drop_nulls("contribution").sort("contribution", "pair_id")
     elif ranking == "hard":
         ordered = pairs.filter(pl.col("last_margin") <= 0).sort("last_margin", "pair_id")
     else:
@@ -246,17 +255,20 @@ def pair_history(ledger: Ledger, name: str) -> pl.DataFrame:
     Raises:
         DataError: If no pair has the name, or several pairs have.
     """
-    matches = pl.col("pair_id").str.starts_with(name) | (pl.col("row_id") == name)
-    visits = ledger.visits.filter(matches).sort("step", "rank", "position").collect()
-    ids = visits["pair_id"].unique(maintain_order=True).to_list()
+    pair_id, row_id = pl.col("pair_id"), pl.col("row_id")
+    for matches in (pair_id == name, row_id == name, pair_id.str.starts_with(name)):
+        visits = ledger.visits.filter(matches).sort("step", "rank", "position").collect()
+        ids = visits["pair_id"].unique(maintain_order=True).to_list()
+        if ids:
+            break
     if not ids:
         text = f"no visit of a pair '{name}' is recorded"
         remedy = "Use an id from 'unidpo-mm ledger top'"
         raise DataError(Problem(str(ledger.folder), text, remedy))
     if len(ids) > 1:
-        examples = ", ".join(ids[:10])
-        text = f"'{name}' is the beginning of {counted(len(ids), 'id')}: {examples}"
-        raise DataError(Problem(str(ledger.folder), text, "Use more of the id"))
+        examples = ", ".join(ids[:MAX_NAMED])
+        text = f"'{name}' matches {counted(len(ids), 'pair')}: {examples}"
+        raise DataError(Problem(str(ledger.folder), text, "Use the id of one of them"))
     return visits
 
 
@@ -271,9 +283,17 @@ def _means() -> list[pl.Expr]:
     ]
 
 
+def _share(column: str, group: str | None = None) -> pl.Expr:
+    """Return values relative to their sum; null if it is 0."""
+    total = pl.col(column).sum()
+    total = total if group is None else total.over(group)
+    return pl.when(total > 0).then(pl.col(column) / total)
+
+
 def _effective_share(column: str) -> pl.Expr:
     values = pl.col(column).drop_nulls()
-    return values.sum() ** 2 / (values**2).sum() / values.len()
+    squares = (values**2).sum()
+    return pl.when(squares > 0).then(values.sum() ** 2 / squares / values.len())
 
 
 def _pairs(ledger: Ledger) -> pl.DataFrame:
@@ -286,7 +306,7 @@ def _pairs(ledger: Ledger) -> pl.DataFrame:
     mean, variance = policy_margin.mean().over(groups), policy_margin.var().over(groups)
     ratio = pl.when((mean > 0) & (variance > 0)).then(-2 * mean * policy_margin / variance)
     return (
-        ledger.visits.sort("step", "rank", "position")
+        ledger.applied.sort("step", "rank", "position")
         .with_columns(window=_windows(ledger), policy_margin=chosen - rejected)
         .with_columns(ratio=ratio)
         .group_by("pair_id", maintain_order=True)
@@ -307,9 +327,9 @@ def _pairs(ledger: Ledger) -> pl.DataFrame:
 
 
 def _windows(ledger: Ledger) -> pl.Expr:
-    """Return the window of each visit, in which margins are compared: 64 visits or more."""
-    count = ledger.visits.select(pl.len()).collect().item()
-    steps = ledger.visits.select(pl.col("step").max()).collect().item()
+    """Return the window of each visit, in which margins are compared: 64 visits on average."""
+    count = ledger.applied.select(pl.len()).collect().item()
+    steps = ledger.applied.select(pl.col("step").max()).collect().item() or 1
     windows = max(min(count // 64, steps), 1)
-    window: pl.Expr = (pl.col("step") - 1) * windows // steps
+    window: pl.Expr = (pl.col("step").cast(pl.Int64) - 1) * windows // steps
     return window

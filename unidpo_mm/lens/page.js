@@ -10,15 +10,19 @@ for (const visits of pairs.visits) first.push(first[first.length - 1] + visits);
 const indexOf = new Map(pairs.pair_id.map((id, index) => [id, index]));
 const lastStep = pairs.steps.reduce((a, b) => Math.max(a, b), 1);
 const find = (id) => document.getElementById(id);
-const state = { step: lastStep, list: 0, pair: -1, shown: [], playing: 0 };
+const state = { step: lastStep, list: 0, pair: -1, visible: [], playing: 0 };
 
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
   return node;
 }
-const number = (value) =>
-  value === null || value === undefined ? "" : Number(value.toPrecision(3)).toLocaleString("en");
+/** Return a number with three significant digits, an integer in full. */
+const number = (value) => {
+  if (value === null || value === undefined) return "";
+  const digits = Number.isInteger(value) ? {} : { maximumSignificantDigits: 3 };
+  return (value || 0).toLocaleString("en", digits); // no minus sign before 0
+};
 const percent = (value) => `${Math.round(100 * value)} %`;
 const title = (name) => name.replaceAll("_", " ");
 
@@ -35,19 +39,19 @@ function filterPairs() {
   const [source, domain] = [find("source").value, find("domain").value];
   const [low, high] = ["shortest", "longest"].map((id) => find(id).value);
   const text = find("search").value.trim().toLowerCase();
-  state.shown = [];
+  state.visible = [];
   for (let index = 0; index < count; index++) {
     const length = pairs.chosen_length[index];
     if (source && pairs.source[index] !== source) continue;
     if (domain && pairs.domain[index] !== domain) continue;
     if ((low && length < Number(low)) || (high && length > Number(high))) continue;
     if (text && !pairs.pair_id[index].toLowerCase().includes(text)) continue;
-    state.shown.push(index);
+    state.visible.push(index);
   }
-  find("count").textContent = `${state.shown.length.toLocaleString("en")} of ${count.toLocaleString("en")} ${content.unit}s`;
+  find("count").textContent = `${state.visible.length.toLocaleString("en")} of ${count.toLocaleString("en")} ${content.unit}s`;
   drawPlot();
   drawList();
-  if (text && state.shown.length === 1 && state.shown[0] !== state.pair) select(state.shown[0]);
+  if (text && state.visible.length === 1 && state.visible[0] !== state.pair) select(state.visible[0]);
 }
 
 /** Return the last visit of a pair up to the chosen step; -1 before its first one. */
@@ -81,9 +85,8 @@ const contributions = sorted(values.contribution);
 const strongest = contributions.length ? contributions[Math.floor(contributions.length * 0.98)] || 1 : 1;
 let dots = [];
 
-/** Return a color from pale to dark for a share from 0 to 1. */
-function color(share) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+/** Return a color from pale to strong for a share from 0 to 1. */
+function color(share, dark) {
   const from = dark ? [70, 84, 104] : [203, 213, 225];
   const to = dark ? [94, 234, 212] : [15, 98, 94];
   const mix = from.map((value, n) => Math.round(value + (to[n] - value) * Math.sqrt(share)));
@@ -125,21 +128,23 @@ function drawPlot() {
   context.setLineDash([]);
   const sums = { pairs: [0, 0, 0, 0], pull: [0, 0, 0, 0] };
   dots = [];
-  for (const index of state.shown) {
+  for (const index of state.visible) {
     const visit = visitOf(index);
     if (visit < 0 || values.reward_margin[visit] === null) continue;
     const quality = pairs.score_margin[index] ?? xLimits[0];
     const reward = values.reward_margin[visit];
     const pull = values.contribution[visit] ?? 0;
     dots.push([x(quality + jitter(index)), y(reward), index, pull]);
+    if (pairs.score_margin[index] === null) continue; // it has no quality
     const corner = (reward > 0 ? 0 : 2) + (quality >= boundary ? 1 : 0);
     sums.pairs[corner] += 1;
     sums.pull[corner] += pull * (values.weight[visit] ?? 1);
   }
   dots.sort((a, b) => a[3] - b[3]);
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const radius = dots.length > 5000 ? 2 : dots.length > 800 ? 3 : 4;
   for (const [left, top, , pull] of dots) {
-    context.fillStyle = color(Math.min(pull / strongest, 1));
+    context.fillStyle = color(Math.min(pull / strongest, 1), dark);
     context.beginPath();
     context.arc(left, top, radius, 0, 7);
     context.fill();
@@ -256,25 +261,24 @@ const COLUMNS = ["score_margin", "reward_margin", "pair_weight", "contribution"]
 function listed() {
   const ranking = content.rankings[state.list];
   if (ranking) return ranking.ids.map((id) => indexOf.get(id)).filter((index) => index !== undefined);
-  return [...state.shown].sort((a, b) => (values.contribution[visitOf(b)] ?? -1) - (values.contribution[visitOf(a)] ?? -1));
+  return [...state.visible].sort((a, b) => (values.contribution[visitOf(b)] ?? -1) - (values.contribution[visitOf(a)] ?? -1));
 }
 
 let rows = [];
 
+const tabs = [...content.rankings, { name: "strongest now", text: "pairs that contribute most at their last visit up to the chosen step" }];
+const buttons = tabs.map((tab, n) => {
+  const button = element("button", { type: "button", textContent: tab.name });
+  button.addEventListener("click", () => { state.list = n; drawList(); });
+  return button;
+});
+find("tabs").append(...buttons);
+
 function drawList() {
-  const tabs = [...content.rankings, { name: "strongest now", text: "pairs that contribute most at their last visit up to the chosen step" }];
-  find("tabs").replaceChildren(
-    ...tabs.map((tab, n) => {
-      const button = element("button", { type: "button", textContent: tab.name });
-      button.setAttribute("role", "tab");
-      button.setAttribute("aria-selected", n === state.list);
-      button.addEventListener("click", () => { state.list = n; drawList(); });
-      return button;
-    }),
-  );
+  buttons.forEach((button, n) => button.setAttribute("aria-pressed", n === state.list));
   find("meaning").textContent = tabs[state.list].text;
-  const visible = new Set(state.shown);
-  rows = listed().filter((index) => visible.has(index)).slice(0, 50);
+  const passing = new Set(state.visible);
+  rows = listed().filter((index) => passing.has(index)).slice(0, 50);
   find("titles").replaceChildren(
     element("tr", {}, ...["pair", "source", "tokens", "step", ...COLUMNS].map((name) => element("th", { scope: "col", textContent: title(name) }))),
   );
@@ -375,7 +379,7 @@ find("step").addEventListener("input", (event) => setStep(event.target.value));
 for (const id of ["source", "domain", "shortest", "longest", "search"]) find(id).addEventListener("input", filterPairs);
 find("filters").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("resize", drawPlot);
-state.shown = pairs.pair_id.map((_, index) => index);
+state.visible = pairs.pair_id.map((_, index) => index);
 setStep(lastStep);
 filterPairs();
 drawCurves();

@@ -56,18 +56,20 @@ def lens_page(run: Path, options: LensOptions = DEFAULTS) -> str:
 
     ledger = read_ledger(run)
     ranked = {name: _ids(top_pairs(ledger, name, limit=options.ranked)) for name in RANKINGS}
-    every = ledger.visits.select(pl.col("pair_id").unique()).collect().to_series().sort()
+    all_ids = ledger.visits.select(pl.col("pair_id").unique()).collect().to_series().sort()
     first = list(dict.fromkeys(name for names in ranked.values() for name in names))
-    page_ids = _sample(every.to_list(), first, options.max_pairs)
+    page_ids = _sample(all_ids.to_list(), first, options.max_pairs)
     excerpt_ids = _sample(page_ids, first, options.max_excerpts)
     excerpts, reason = pair_excerpts(ledger.folder.parent, set(excerpt_ids))
+    if ledger.unit == "response":
+        excerpts, reason = {}, "Texts are shown for pairs only, not for single responses"
     content = {
         "title": str(ledger.folder.parent),
         "loss": {key: value for key, value in ledger.loss.items() if key != "by_source"},
         "unit": ledger.unit,
         "terms": ledger.terms,
         "alarms": [vars(alarm) for alarm in find_alarms(read_visits(ledger.folder))],
-        "rules": _rules(len(every), len(page_ids), len(excerpts), reason, ledger.unit),
+        "rules": _rules(len(all_ids), len(page_ids), len(excerpts), reason, ledger.unit),
         "rankings": [
             {"name": name, "text": text, "ids": ranked[name]} for name, text in RANKINGS.items()
         ],
@@ -98,12 +100,12 @@ def _sample(names: Sequence[str], first: Sequence[str], limit: int) -> list[str]
     return sorted(kept)
 
 
-def _rules(every: int, pairs: int, excerpts: int, reason: str, unit: str) -> list[str]:
+def _rules(total: int, pairs: int, excerpts: int, reason: str, unit: str) -> list[str]:
     """Return which pairs are on the page, as sentences."""
-    rules = [f"All {counted(every, unit)} of the run are shown."]
-    if pairs < every:
+    rules = [f"All {counted(total, unit)} of the run are shown."]
+    if pairs < total:
         rules = [
-            f"{pairs:,} of {counted(every, unit)} are shown: the first of each list, and others "
+            f"{pairs:,} of {counted(total, unit)} are shown: the first of each list, and others "
             "at equal distances in the order of their ids."
         ]
     if excerpts < pairs:

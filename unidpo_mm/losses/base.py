@@ -179,10 +179,11 @@ def implicit_rewards(
 def loss_output(
     per_unit: Tensor, chosen_rewards: Tensor, rejected_rewards: Tensor, **terms: Tensor
 ) -> LossOutput:
-    """Return the output of a pair loss, with its terms detached."""
+    """Return the output of a pair loss, with rewards and terms detached."""
     return LossOutput(
         per_unit=per_unit,
-        chosen_rewards=chosen_rewards,
-        rejected_rewards=rejected_rewards,
+        chosen_rewards=chosen_rewards.detach(),
+        rejected_rewards=rejected_rewards.detach(),
         terms={name: values.detach() for name, values in terms.items()},
+        reward_margin=chosen_rewards - rejected_rewards,
     )

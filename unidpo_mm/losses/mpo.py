@@ -83,6 +83,7 @@ def _compute(pairs: PairLogps, config: MPOLossConfig) -> LossOutput:
         per_unit=total,
         chosen_rewards=first.chosen_rewards,
         rejected_rewards=first.rejected_rewards,
+        reward_margin=first.reward_margin,
     )
 
 

@@ -82,15 +82,18 @@ class LossOutput:
 
     Attributes:
         per_unit: The loss of each unit before it is multiplied by the weight of its pair.
-        chosen_rewards, rejected_rewards: Implicit rewards [P], with their gradient, by which the
-            ledger relates the loss to the reward margin; `None` for losses of responses.
+        chosen_rewards, rejected_rewards: Implicit rewards [P], detached; `None` for losses of
+            responses.
         terms: Additional results that the loss declares, detached, with the shape of `per_unit`.
+        reward_margin: The difference of the rewards [P] with its gradient, by which the ledger
+            computes what a pair contributes; `None` if there are no rewards.
     """
 
     per_unit: Tensor
     chosen_rewards: Tensor | None = None
     rejected_rewards: Tensor | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    reward_margin: Tensor | None = None
 
     @property
     def per_pair(self) -> Tensor:

@@ -124,7 +124,12 @@ class RecordLedger(_RunCallback):
         ledger = self.trainer.ledger
         if ledger is None or ledger.files is None or not state.is_world_process_zero:
             return
-        for alarm in find_alarms(read_visits(ledger.files.folder)):
+        try:
+            alarms = find_alarms(read_visits(ledger.files.folder))
+        except Exception as error:  # an alarm must never end a run
+            logger.warning("the alarms of the ledger cannot be computed: %s", error)
+            return
+        for alarm in alarms:
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)
                 logger.warning("%s: %s", alarm.name, alarm)

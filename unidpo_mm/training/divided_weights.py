@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import StateDictType
 
 from ..config.python import UniDPOConfig
 from ..distributed.sharding import Sharding, sharding_of, weight_count
@@ -86,7 +85,8 @@ def saving_whole_weights(accelerator: Any) -> Iterator[None]:
     if plugin is None:
         yield
         return
-    configured, plugin.state_dict_type = plugin.state_dict_type, StateDictType.FULL_STATE_DICT
+    configured = plugin.state_dict_type
+    plugin.state_dict_type = type(configured).FULL_STATE_DICT
     try:
         yield
     finally:

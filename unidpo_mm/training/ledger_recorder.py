@@ -197,10 +197,10 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
     values |= {"dloss_dchosen": by_chosen, "dloss_drejected": by_rejected}
     if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
         values |= {"reward_chosen": loss.chosen_rewards, "reward_rejected": loss.rejected_rewards}
-        # one unit of reward margin: half a unit up for the chosen, half a unit down for the other
-        (reward_by_chosen,) = _derivatives(loss.chosen_rewards, chosen)
-        (reward_by_rejected,) = _derivatives(loss.rejected_rewards, rejected)
-        slope = (by_chosen / reward_by_chosen - by_rejected / reward_by_rejected) / 2
+    if loss.reward_margin is not None:
+        # one unit of reward margin: half a unit from each of the two responses
+        margin_by_chosen, margin_by_rejected = _derivatives(loss.reward_margin, chosen, rejected)
+        slope = (by_chosen / margin_by_chosen + by_rejected / margin_by_rejected) / 2
         values["contribution"] = slope.abs()
     return values
 

@@ -125,11 +125,10 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
     if pairs.reference_chosen is not None:
         values["logps/chosen_change"] = chosen - pairs.reference_chosen.mean
     if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
-        rewards = loss.chosen_rewards.detach(), loss.rejected_rewards.detach()
-        margins = rewards[0] - rewards[1]
+        margins = loss.chosen_rewards - loss.rejected_rewards
         values |= {
-            "rewards/chosen": rewards[0],
-            "rewards/rejected": rewards[1],
+            "rewards/chosen": loss.chosen_rewards,
+            "rewards/rejected": loss.rejected_rewards,
             "rewards/margins": margins,
             "rewards/accuracies": (margins > 0).to(margins),
             "unweighted_loss": -torch.nn.functional.logsigmoid(margins),

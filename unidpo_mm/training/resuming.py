@@ -153,17 +153,17 @@ class CheckpointedTrainer(SavingTrainer):
             for other in checkpoint_paths(output_dir)
             if not within or step_of(other) > step_of(path)
         ]
-        first = step_of(path) if within else 0
-        self._set_aside(others, f"the run continues from {path}", after=first)
+        after = step_of(path) if within else 0
+        self._set_aside(others, f"the run continues from {path}", after=after)
         return str(path)
 
     def _set_aside(self, paths: list[Path], reason: str, *, after: int = 0) -> None:
-        """Move checkpoints away, and the ledger of the steps after `after` with them."""
+        if paths or not after:
+            paths = [*paths, *later_parts(self._output_dir(), after)]
         if not self.args.should_save or not paths:
             return
-        names = ", ".join(sorted(path.name for path in paths))
-        aside = set_aside(self._output_dir(), [*paths, *later_parts(self._output_dir(), after)])
-        logger.warning("moved %s to %s: %s", names, aside, reason)
+        names, aside = sorted(path.name for path in paths), set_aside(self._output_dir(), paths)
+        logger.warning("moved %s to %s: %s", ", ".join(names), aside, reason)
 
     def _compare_identity(self, checkpoint: Path) -> None:
         """Check that the checkpoint belongs to this run, except for allowed changes."""
