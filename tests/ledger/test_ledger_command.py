@@ -110,7 +110,7 @@ def test_the_history_of_a_pair_has_every_visit(run: Path) -> None:
     end = command("pair", str(run), name)
     assert f"{len(visits)} visits" in end.stdout
     assert f"{visits['w_perf'][-1]:.3g}" in end.stdout
-    with pytest.raises(UniDPOError, match="is the beginning of"):
+    with pytest.raises(UniDPOError, match="'pairs:' matches 2"):
         pair_history(opened, "pairs:")
     refused = command("pair", str(run), "absent")
     assert refused.code == 2

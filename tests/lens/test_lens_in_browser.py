@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 DRIVER = """
 <script>
-const seen = {};
+const log = {};
 const text = (id) => document.getElementById(id).textContent;
 const selected = () => document.querySelector("#rows tr[aria-selected=true] td")?.textContent;
 const set = (id, value) => {
@@ -26,30 +26,33 @@ const set = (id, value) => {
   document.getElementById(id).dispatchEvent(new Event("input", { bubbles: true }));
 };
 document.body.focus();
-seen.start = [text("count"), text("now"), selected()];
-document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
-seen.down = selected();
+log.start = [text("count"), text("now"), selected()];
+const tab = [...document.querySelectorAll("#tabs button")].find((e) => e.textContent === "ignored");
+tab.click();
+log.pressed = tab.getAttribute("aria-pressed");
+document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp", bubbles: true }));
+log.up = selected();
 document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
-seen.left = text("now");
+log.left = text("now");
 set("domain", "math");
-seen.math = [text("count"), document.querySelectorAll("#rows tr").length];
+log.math = [text("count"), document.querySelectorAll("#rows tr").length];
 set("domain", "");
 set("search", "r3:");
-seen.search = text("count");
-seen.detail = text("detail");
+log.search = text("count");
+log.detail = text("detail");
 const image = document.querySelector("#detail img");
 set("search", "");
 const box = document.getElementById("dots").getBoundingClientRect();
 const [x, y, index] = dots[0];
 const place = { clientX: box.left + x, clientY: box.top + y };
 document.getElementById("dots").dispatchEvent(new MouseEvent("click", place));
-seen.clicked = text("detail").includes(pairs.pair_id[index]);
-seen.quadrants = [...document.querySelectorAll("#quadrants span")].map((e) => e.textContent);
-seen.width = [document.documentElement.scrollWidth, window.innerWidth];
-image.decode().then(() => { seen.image = image.naturalWidth; }).finally(() => {
+log.clicked = text("detail").includes(pairs.pair_id[index]);
+log.quadrants = [...document.querySelectorAll("#quadrants span")].map((e) => e.textContent);
+log.width = [document.documentElement.scrollWidth, window.innerWidth];
+image.decode().then(() => { log.image = image.naturalWidth; }).finally(() => {
   const out = document.createElement("pre");
   out.id = "driven";
-  out.textContent = JSON.stringify(seen);
+  out.textContent = JSON.stringify(log);
   document.body.append(out);
 });
 </script>
@@ -84,7 +87,8 @@ def test_filters_keys_and_clicks_show_their_pairs(page: Path) -> None:
     assert count == "24 of 24 pairs"
     assert now == "step 18 of 18"
     assert first.startswith("r")
-    assert observed["down"] not in (None, first)
+    assert observed["pressed"] == "true"
+    assert observed["up"] not in (None, first)
     assert observed["left"] == "step 17 of 18"
     assert observed["math"][0] == "8 of 24 pairs"
     assert observed["search"] == "1 of 24 pairs"

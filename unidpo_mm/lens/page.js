@@ -273,6 +273,8 @@ const buttons = tabs.map((tab, n) => {
   return button;
 });
 find("tabs").append(...buttons);
+const nonempty = content.rankings.findIndex((ranking) => ranking.ids.length);
+state.list = nonempty < 0 ? content.rankings.length : nonempty;
 
 function drawList() {
   buttons.forEach((button, n) => button.setAttribute("aria-pressed", n === state.list));
