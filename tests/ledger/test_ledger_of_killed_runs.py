@@ -92,9 +92,9 @@ def test_an_earlier_ledger_is_set_aside_with_its_checkpoints(
     assert end.code == 0, end.output
     assert ledger_lines(folder / "out" / "set-aside-1") == before
     assert ledger_lines(folder / "out") != before
-    again = ("run.resume=out/checkpoint-2", "data.seed=3")
+    again = ("run.resume=out/checkpoint-4", "data.seed=3")
     (end,) = train(folder, *RUN, *again)
     assert end.code == 0, end.output
     steps = {line[0] for line in ledger_lines(folder / "out" / "set-aside-2")}
-    assert steps == {3, 4, 5}
+    assert steps == {5}
     assert {line[0] for line in ledger_lines(folder / "out")} == {1, 2, 3, 4, 5}
