@@ -143,7 +143,7 @@ def _ids(table: pl.DataFrame) -> list[str]:
 
 
 def _json(content: Any) -> str:
-    """Return JSON that may stand in a script element: it contains no tag, and no NaN."""
+    """Return JSON for a script element: it contains no tag, and no NaN."""
     text = json.dumps(_rounded(content), ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
