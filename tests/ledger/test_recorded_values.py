@@ -150,7 +150,9 @@ def test_values_are_read_every_so_many_steps_without_a_log(
     assert {line["step"] for line in lines(tmp_path)} == {1, 2, 3, 4, 5, 6}
 
 
-def test_a_skipped_step_is_marked(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_skipped_step_is_marked(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     args = config(tmp_path, max_steps=4, on_nonfinite="skip")
     trainer = make_trainer(checkpoint("llama"), mixed_rows(images=False), args)
     step = trainer.preference_step
@@ -162,7 +164,7 @@ def test_a_skipped_step_is_marked(checkpoint: Checkpoint, tmp_path: Path) -> Non
         loss = dataclasses.replace(output.loss, per_unit=output.loss.per_unit * math.nan)
         return dataclasses.replace(output, loss=loss)
 
-    trainer.preference_step = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(trainer, "preference_step", broken)
     trainer.train()
     applied = {line["step"]: line["applied"] for line in lines(tmp_path)}
     assert applied == {1: True, 2: False, 3: True, 4: True}

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from PIL import Image
 from support.ledgers import write_data, write_ledger
@@ -71,7 +72,7 @@ def test_texts_and_images_are_read_from_the_data_of_the_run(tmp_path: Path) -> N
     encoded = excerpt["images"][0].removeprefix("data:image/jpeg;base64,")
     image = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert image.size == (320, 160)
-    assert abs(image.getpixel((9, 9))[0] - 20) < 4  # type: ignore[index]
+    assert abs(int(numpy.asarray(image)[9, 9, 0]) - 20) < 4
     assert content["rules"][-1] == "1 pair is not in the data of the run any more."
     assert page.count("</script>") == 2
 

@@ -54,8 +54,8 @@ def summary(
     opened = read_ledger(run)
     _print_heading(opened)
     _print_periods(opened, periods)
-    for column, title in (("source", "By source"), ("domain", "By domain")):
-        groups = by_group(opened, column)  # type: ignore[arg-type]
+    tables = {"By source": by_group(opened, "source"), "By domain": by_group(opened, "domain")}
+    for title, groups in tables.items():
         if len(groups) > 1:
             _print(groups, title)
     _print(by_group(opened, "length"), "By number of tokens of the chosen response")

@@ -1,7 +1,9 @@
 """Alarms: signs in a ledger that a run does not do what its user expects, each with advice.
 
 An alarm is a statement about all visits so far, so that a resumed run raises the same ones. The
-thresholds are far from what usual runs do: an alarm that is often wrong would not be read.
+thresholds are far from what usual runs do: an alarm that is often wrong would not be read. This
+module computes with numpy and not with polars, whose threads do not survive a fork: a run may be a
+forked process, and its data workers are.
 """
 
 import math

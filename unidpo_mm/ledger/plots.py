@@ -38,7 +38,7 @@ def plot_ledger(ledger: Ledger, output: Path) -> None:
         (axes[1, 1], third <= 1, "First third of training"),
         (axes[1, 2], third > 2, "Last third of training"),
     ):
-        _density(axis, ledger.visits.filter(period), title)
+        _density(axis, ledger.applied.filter(period), title)
     figure.savefig(output, dpi=150)
 
 
