@@ -33,6 +33,27 @@ LONG_FILES = (
 gc.disable()  # until all tests are collected: imports create many objects and little garbage
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the name of a failed test at once, so that a run which is interrupted shows it, too."""
+    if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
+        config.pluginmanager.register(FailuresAtOnce(reporter))
+
+
+class FailuresAtOnce:
+    """A plugin of pytest: one line for each failure, when it happens."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self.reporter = reporter
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print the name of the test and the line that failed."""
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = str(crash.message).partition("\n")[0] if crash else ""
+            self.reporter.write_line(f"\nFAILED {report.nodeid}: {reason[:300]}", red=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the tests of long files to the front; `make test` has workers take files in order."""
     items.sort(key=lambda item: item.path.name not in LONG_FILES)

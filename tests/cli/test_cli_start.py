@@ -9,8 +9,8 @@ from support.forked import run_forked
 from support.forked_runs import unidpo_mm
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate")
-BOUND = 2.0
-"""Maximum CPU seconds, which do not depend on other processes; usually below 1."""
+BOUND = 5
+"""Maximum CPU time of a help page, in units of the import of typer and rich; usually below 2."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,26 +18,40 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [(), ("train",), ("list",), ("sweep",), ("migrate",), ("export",), ("chat",), ("demo",)],
-)
-def test_help_is_fast_and_imports_nothing_heavy(arguments: tuple[str, ...]):
-    code = f"""
-import atexit, runpy, sys
-sys.argv = ["unidpo-mm", *{arguments!r}, "--help"]
-atexit.register(lambda: print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules))))
-runpy.run_module("unidpo_mm", run_name="__main__", alter_sys=True)
-"""
+def python(code: str) -> tuple[str, float]:
+    """Return what a new interpreter prints, and its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
-    assert "Usage: unidpo-mm" in result.stdout
-    assert result.stdout.splitlines()[-1].split() == ["loaded:"]
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < BOUND
+    return result.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.fixture(scope="module")
+def unit() -> float:
+    """Return the CPU seconds of what every help page needs, on this machine at this time."""
+    return max(python("import typer.main, rich.console, yaml")[1] for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("train",), ("list",), ("sweep",), ("migrate",), ("export",), ("chat",), ("demo",)],
+)
+def test_help_is_fast_and_imports_nothing_heavy(arguments: tuple[str, ...], unit: float):
+    code = f"""
+import atexit, runpy, sys
+sys.argv = ["unidpo-mm", *{arguments!r}, "--help"]
+atexit.register(lambda: print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules))))
+runpy.run_module("unidpo_mm", run_name="__main__", alter_sys=True)
+"""
+    printed, seconds = python(code)
+    assert "Usage: unidpo-mm" in printed
+    assert printed.splitlines()[-1].split() == ["loaded:"]
+    if seconds > BOUND * unit:  # another process may have emptied the caches meanwhile
+        seconds = python(code)[1]
+    assert seconds < BOUND * unit
 
 
 def test_version():

@@ -30,7 +30,7 @@ def test_a_document_beyond_the_limits_is_refused_quickly(text: str, message: str
     (problem,) = parse_yaml(text, "r.yaml").problems
     assert message in problem.message
     assert len(str(RecipeError(problem))) < 5000
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60  # without the limits, minutes to years
 
 
 def test_aliases_within_the_limit_are_expanded() -> None:

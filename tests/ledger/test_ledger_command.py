@@ -97,9 +97,12 @@ def test_rankings_list_pairs_in_their_order(run: Path) -> None:
     assert (hard["last_margin"] <= 0).all()
     suspected = top_pairs(opened, "suspected", limit=3)
     assert suspected["suspicion"].is_sorted(descending=True)
-    end = command("top", str(run), "ignored", "--limit", "2")
+    end = command("top", str(run), "--ignored", "--limit", "2")
     assert ignored["pair_id"][0] in end.stdout
     assert ignored["pair_id"][2] not in end.stdout
+    assert "hard: " not in end.stdout
+    every = command("top", str(run), "--limit", "2").stdout
+    assert every.index("suspected") < every.index("hard: ") < every.index("ignored: ")
 
 
 def test_the_history_of_a_pair_has_every_visit(run: Path) -> None:

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,13 +40,15 @@ Run = Annotated[
     ),
 ]
 
+Periods = Annotated[
+    int, typer.Option(help="Number of periods that training is divided into.", min=1)
+]
+
 
 @ledger.command("summary", epilog="Example: unidpo-mm ledger summary out")
 def summary(
     run: Run,
-    periods: Annotated[
-        int, typer.Option(help="Number of periods that training is divided into.", min=1)
-    ] = 8,
+    periods: Periods = 8,
 ) -> None:
     """Show weights, contributions and margins over time, by source, domain and length."""
     from ..ledger.tables import by_group, rank_correlation, read_ledger
@@ -72,9 +74,7 @@ def summary(
 def watch(
     run: Run,
     seconds: Annotated[float, typer.Option(help="Seconds between two looks.", min=1.0)] = 10.0,
-    periods: Annotated[
-        int, typer.Option(help="Number of periods that training is divided into.", min=1)
-    ] = 8,
+    periods: Periods = 8,
 ) -> None:
     """Show the ledger of a run while it trains, until the run ends or Ctrl+C is pressed."""
     from ..ledger.files import OPEN
@@ -101,37 +101,45 @@ def watch(
         time.sleep(seconds)
 
 
-@ledger.command("top", epilog="Example: unidpo-mm ledger top out suspected --limit 50")
+@ledger.command("top", epilog="Example: unidpo-mm ledger top out --suspected --limit 50")
 def top(
     run: Run,
-    ranking: Annotated[
-        Literal["ignored", "hard", "suspected"],
-        typer.Argument(
-            help="ignored: smallest mean contribution; hard: no positive margin at the last visit; "
-            "suspected: ranked against the scores with confidence, as after a label error.",
-            metavar="RANKING",
+    suspected: Annotated[
+        bool,
+        typer.Option(
+            "--suspected",
+            help="List pairs ranked against the scores with confidence, as after a label error.",
         ),
-    ],
-    limit: Annotated[int, typer.Option(help="Maximum number of pairs.", min=1)] = 20,
+    ] = False,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="List pairs without a positive margin at the last visit.")
+    ] = False,
+    ignored: Annotated[
+        bool, typer.Option("--ignored", help="List pairs with the smallest mean contribution.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="Maximum number of pairs in a list.", min=1)] = 20,
 ) -> None:
-    """List the pairs that training ignored, did not learn, or whose scores look wrong."""
-    from ..ledger.tables import RANKINGS, read_ledger, top_pairs
+    """List the pairs whose scores look wrong, that training did not learn, or that it ignored.
 
+    Without --suspected, --hard or --ignored, all three lists are shown.
+    """
+    from ..ledger.tables import RANKINGS, Ranking, read_ledger, top_pairs
+
+    asked: dict[Ranking, bool] = {"suspected": suspected, "hard": hard, "ignored": ignored}
     opened = read_ledger(run)
-    table = top_pairs(opened, ranking, limit=limit)
-    if not len(table):
-        typer.echo(f"{run}: there are no {RANKINGS[ranking].partition(',')[0]}")
-        return
-    ids = table.drop("row_id").rename({"pair_id": "pair"})
-    _print(ids, f"{ranking}: {RANKINGS[ranking]}")
+    for ranking in [name for name, wanted in asked.items() if wanted] or asked:
+        table = top_pairs(opened, ranking, limit=limit)
+        if not len(table):
+            typer.echo(f"{run}: there are no {RANKINGS[ranking].partition(',')[0]}")
+            continue
+        ids = table.drop("row_id").rename({"pair_id": "pair"})
+        _print(ids, f"{ranking}: {RANKINGS[ranking]}")
 
 
 @ledger.command("quadrants", epilog="Example: unidpo-mm ledger quadrants out")
 def show_quadrants(
     run: Run,
-    periods: Annotated[
-        int, typer.Option(help="Number of periods that training is divided into.", min=1)
-    ] = 3,
+    periods: Periods = 3,
 ) -> None:
     """Show how pairs divide by quality and performance over training."""
     from ..ledger.tables import quadrants, read_ledger
