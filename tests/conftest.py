@@ -33,6 +33,7 @@ LONG_FILES = (
 gc.disable()  # until all tests are collected: imports create many objects and little garbage
 
 
+@pytest.hookimpl(trylast=True)  # after the reporter has been made
 def pytest_configure(config: pytest.Config) -> None:
     """Print the name of a failed test at once, so that a run which is interrupted shows it, too."""
     if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
