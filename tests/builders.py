@@ -209,10 +209,12 @@ def with_inputs(batch: GroupBatch, **changed: Any) -> GroupBatch:
 
 
 def side(means: Any, lengths: Any | None = None) -> SequenceLogps:
-    """Return differentiable log-probs of responses from their means per token."""
+    """Return differentiable log-probs of responses, of which all tokens have the same."""
     values = torch.as_tensor(means, dtype=torch.float64)
     length = torch.ones_like(values) if lengths is None else torch.as_tensor(lengths).double()
-    return SequenceLogps(values * length, length.detach())
+    place = torch.arange(int(length.max()) if len(length) else 0)
+    tokens = torch.where(place < length.detach().unsqueeze(-1), values.unsqueeze(-1), 0.0)
+    return SequenceLogps(values * length, length.detach(), tokens=tokens)
 
 
 def pairs_of(

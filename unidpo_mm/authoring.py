@@ -24,6 +24,7 @@ from .losses.base import (
     require_fraction,
     require_nonnegative,
     require_positive,
+    token_rewards,
 )
 from .records import (
     EncodedGroup,
@@ -84,4 +85,5 @@ __all__ = [
     "require_fraction",
     "require_nonnegative",
     "require_positive",
+    "token_rewards",
 ]

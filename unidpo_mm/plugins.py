@@ -100,12 +100,12 @@ LOSSES = Kind(
     export="LOSS",
     attributes=tuple(
         "name config.__dataclass_fields__ unit compute terms needs_reference needs_scores "
-        "batch_dependent initial_state".split()
+        "needs_tokens batch_dependent initial_state".split()
     ),
     expected="an unidpo_mm.authoring.Loss",
     guide="docs/losses.md",
     package="unidpo_mm.losses",
-    helpers=frozenset({"base", "weights"}),
+    helpers=frozenset({"base", "running", "weights"}),
     group="unidpo_mm.losses",
     unsupported={"kto": UNPAIRED, "kto_pair": UNPAIRED},
 )

@@ -121,6 +121,22 @@ def test_sums_and_lengths_cover_the_response_only(checkpoint: Checkpoint) -> Non
     )
 
 
+def test_tokens_are_in_a_row_per_response(checkpoint: Checkpoint) -> None:
+    loaded = load_tiny(checkpoint("llama"))
+    rows = mixed_rows(images=False)
+    batch = batch_of(loaded, rows)
+    with torch.no_grad():
+        logps = compute_logps(logp_model_of(loaded), loaded.adapter, batch)
+    assert sequence_logps(logps, batch.targets).tokens is None
+    tokens = sequence_logps(logps, batch.targets, tokens=True).tokens
+    assert tokens is not None
+    expected = [part for group in encoded(loaded, rows) for part in naive_logps(loaded, group)]
+    assert tokens.shape == (len(expected), max(map(len, expected)))
+    for values, part in zip(tokens, expected, strict=True):
+        torch.testing.assert_close(values[: len(part)], part.double(), rtol=1e-5, atol=1e-5)
+        assert not values[len(part) :].any()
+
+
 def test_sums_are_more_exact_than_float32_sums() -> None:
     tokens = torch.full((3000,), 0.1) * -1
     batch = single_response_batch(3000)

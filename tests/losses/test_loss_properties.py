@@ -1,8 +1,9 @@
 """Properties of every loss."""
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import hypothesis.strategies as st
 import pytest
@@ -42,6 +43,9 @@ def compute(loss: Loss, inputs: Any, config: Any) -> LossOutput:
     return loss.compute(inputs, config, *state)
 
 
+ALWAYS_OF_A_BATCH = {"beta_dpo", "dr_dpo", "alpha_dpo", "gamma_po", "aot"}
+"""Losses that depend on the batch with every configuration."""
+
 SEPARABLE = {
     "uni_dpo": {"tau_good": 2.5},
     "bco": {"shift": 0.25},
@@ -68,7 +72,7 @@ def inputs_of(loss: Loss, columns: list[torch.Tensor]) -> PairLogps | SequenceLo
 
 
 @every_loss
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(drawn=PAIRS)
 def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
     columns = tensors_of(drawn)
@@ -83,7 +87,7 @@ def test_loss_and_gradient_are_finite(loss: Loss, drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: loss.name)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(drawn=st.lists(PAIR, min_size=2, max_size=6))
 def test_only_a_batch_dependent_loss_depends_on_other_pairs(loss: Loss, drawn: Drawn) -> None:
     config = config_of(loss)
@@ -95,7 +99,7 @@ def test_only_a_batch_dependent_loss_depends_on_other_pairs(loss: Loss, drawn: D
 
 
 @every_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(drawn=PAIRS, data=st.data())
 def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any) -> None:
     order = data.draw(st.permutations(range(len(drawn))))
@@ -104,16 +108,19 @@ def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any)
     shuffled = compute(
         loss, inputs_of(loss, tensors_of([drawn[n] for n in order])), config
     ).per_unit
-    torch.testing.assert_close(shuffled, straight[list(order)], rtol=1e-12, atol=1e-12)
+    expected = straight[list(order)]
+    if loss.name == "aot":  # pairs with equal margins may change places
+        shuffled, expected = shuffled.sort().values, expected.sort().values
+    torch.testing.assert_close(shuffled, expected, rtol=1e-11, atol=1e-11)
 
 
 @every_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(drawn=PAIRS)
 def test_a_unit_has_the_same_loss_in_a_batch_of_its_own(loss: Loss, drawn: Drawn) -> None:
     config = config_of(loss, **SEPARABLE.get(loss.name, {}))
     if loss.batch_dependent(config):
-        assert loss.name == "beta_dpo"  # it always is
+        assert loss.name in ALWAYS_OF_A_BATCH
         return
     together = compute(loss, inputs_of(loss, tensors_of(drawn)), config).per_unit
     alone = [compute(loss, inputs_of(loss, tensors_of([unit])), config).per_unit for unit in drawn]
@@ -121,7 +128,7 @@ def test_a_unit_has_the_same_loss_in_a_batch_of_its_own(loss: Loss, drawn: Drawn
 
 
 @every_pair_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(drawn=PAIRS)
 def test_swapping_chosen_and_rejected_negates_the_reward_margin(loss: Loss, drawn: Drawn) -> None:
     margins = []
@@ -134,17 +141,18 @@ def test_swapping_chosen_and_rejected_negates_the_reward_margin(loss: Loss, draw
 
 
 @every_pair_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(drawn=PAIRS, constant=st.floats(-5, 5))
 def test_adding_a_constant_to_both_policy_log_probs_keeps_the_margin(
     loss: Loss, drawn: Drawn, constant: float
 ) -> None:
+    config = config_of(loss, **({"divergence": "reverse_kl"} if loss.name == "f_dpo" else {}))
     columns = tensors_of(drawn)
     columns[6] = columns[7]  # equal lengths: a constant on means is then one on sums too
     moved = [columns[0] + constant, columns[1] + constant, *columns[2:]]
     margins = []
     for values in (columns, moved):
-        output = compute(loss, pairs_from(values), config_of(loss))
+        output = compute(loss, pairs_from(values), config)
         assert output.chosen_rewards is not None
         assert output.rejected_rewards is not None
         margins.append(output.chosen_rewards - output.rejected_rewards)
@@ -152,17 +160,52 @@ def test_adding_a_constant_to_both_policy_log_probs_keeps_the_margin(
 
 
 @every_pair_loss
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(drawn=PAIRS)
 def test_weights_are_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
+    largest = len(drawn) if loss.name == "dr_dpo" else 1  # its weights have the mean 1
     terms = compute(loss, pairs_from(tensors_of(drawn)), config_of(loss)).terms
     for name, values in terms.items():
         if name.startswith("w_") or name.endswith("gate"):
-            assert ((values >= 0) & (values <= 1)).all(), name
+            assert ((values >= 0) & (values <= largest + 1e-9)).all(), name
+
+
+@every_pair_loss
+def test_a_beta_per_pair_is_accepted_in_every_batch(loss: Loss) -> None:
+    """Sources may have different values of beta; some batches have fillers, or differ in size."""
+    hints = get_type_hints(loss.config)
+    if "beta" not in hints or torch.Tensor not in get_args(hints["beta"]):
+        return
+    state = () if loss.initial_state is None else (loss.initial_state(),)
+    for count in (3, 2, 4):
+        chosen = torch.linspace(-2, -1, count, dtype=torch.float64, requires_grad=True)
+        other = torch.full_like(chosen, -1.5).detach()
+        weight = [0.0] + [1.0] * (count - 1)
+        pairs = pairs_of(chosen, other, other, other, other * 0 + 3, other * 0, weight=weight)
+        beta = torch.linspace(0.5, 2.0, count, dtype=torch.float64)
+        output = loss.compute(pairs, config_of(loss, beta=beta), *state)
+        assert output.per_unit.shape == (count,)
+        assert output.per_unit.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [loss for loss in PAIR_LOSSES if loss.initial_state is not None])
+def test_a_batch_with_nan_does_not_stay_in_the_state(loss: Loss) -> None:
+    assert loss.initial_state is not None
+    state = loss.initial_state()
+    for values in ([-1.0, -2.0], [math.nan, -2.0], [-1.5, -2.0]):
+        chosen = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        other = torch.full_like(chosen, -1.5).detach()
+        pairs = pairs_of(chosen, other, other, other, other * 0, other * 0)
+        config = config_of(loss, **({"keep": 1.0} if loss.name == "beta_dpo" else {}))
+        output = loss.compute(pairs, config, state)
+    assert output.per_unit.isfinite().all()
 
 
 @every_pair_loss
 def test_no_gradient_lowers_the_likelihood_of_a_chosen_response(loss: Loss) -> None:
+    """Margins from -1.5 to 1.49 nats; beyond them some losses have a target."""
+    if loss.name == "discopop":
+        return  # it rises where it changes from one loss to the other
     settings_ = {"uni_dpo": {"nll_lambda": 0.0}, "beta_dpo": {"keep": 1.0}}.get(loss.name, {})
     chosen = torch.linspace(-3, -0.01, 20, dtype=torch.float64, requires_grad=True)
     other = torch.full_like(chosen, -1.5).detach()
@@ -207,7 +250,7 @@ def test_a_loss_that_declares_no_reference_runs_without_one(loss: Loss) -> None:
 def test_a_loss_that_declares_no_scores_is_the_same_without_them(loss: Loss) -> None:
     off = {"quality_weight": "none", "nll_lambda": 0.0} if loss.name == "uni_dpo" else {}
     config = config_of(loss, **off)
-    if loss.name == "mm_dpo":
+    if loss.name in ("mm_dpo", "da_dpo"):
         assert loss.needs_scores(config)
     if loss.needs_scores(config) or loss.unit != "pair":
         return
@@ -249,6 +292,23 @@ WRONG = [
     ("beta_dpo", "alpha", -0.5),
     ("beta_dpo", "momentum", 1.0),
     ("beta_dpo", "keep", 0.0),
+    ("dr_dpo", "beta_prime", 0.0),
+    ("alpha_dpo", "beta", 0.0),
+    ("alpha_dpo", "alpha", -0.5),
+    ("alpha_dpo", "momentum", 1.0),
+    ("gamma_po", "gamma_beta_ratio", 0.0),
+    ("gamma_po", "tau", 0.0),
+    ("focal_po", "focal_gamma", -0.5),
+    ("da_dpo", "score_range", 0.0),
+    ("exo", "label_smoothing", 0.0),
+    ("nca", "beta", 0.0),
+    ("apo", "beta", 0.0),
+    ("sppo", "beta", 0.0),
+    ("discopop", "discopop_tau", 0.0),
+    ("aot", "label_smoothing", 0.5),
+    ("f_dpo", "alpha", float("inf")),
+    ("ld_dpo", "ld_alpha", 1.5),
+    ("sampo", "beta", 0.0),
 ]
 
 
@@ -276,7 +336,10 @@ def test_a_loss_is_loaded_by_its_file_name_and_has_documentation(loss: Loss) -> 
 
 def test_all_losses_exist() -> None:
     basic = {"uni_dpo", "dpo", "simpo", "sft", "ipo", "orpo", "dpop", "hinge", "robust", "wpo"}
-    assert basic | {"beta_dpo", "mm_dpo", "mpo", "bco"} <= set(plugin_names(LOSS_KIND))
+    weighting = {"beta_dpo", "mm_dpo", "dr_dpo", "alpha_dpo", "gamma_po", "focal_po", "da_dpo"}
+    of_trl = {"bco", "mpo", "exo", "nca", "apo", "aot", "sppo", "discopop", "f_dpo"}
+    of_tokens = {"ld_dpo", "sampo"}
+    assert basic | weighting | of_trl | of_tokens == set(plugin_names(LOSS_KIND))
 
 
 def test_every_loss_file_is_short() -> None:

@@ -1,12 +1,4 @@
-"""Every loss except Uni-DPO, DPO, SimPO and SFT against one case computed by hand.
-
-The common case, responses of 2 and 4 tokens, as sums of log-probs:
-
-    pair 1: policy -2, -6; reference -1, -6; log-ratios -1 and 0, margin -1
-    pair 2: policy -4, -4; reference -6, -3; log-ratios 2 and -1, margin 3
-
-and as means per token: log-ratios -1/2, 0 and 1, -1/4; margins -1/2 and 5/4.
-"""
+"""Losses against the case of `support.hand_case`, computed by hand."""
 
 import dataclasses
 import math
@@ -15,30 +7,13 @@ from typing import Any
 import pytest
 import torch
 from builders import pairs_of
+from support.hand_case import SUMS, learning_pairs, log1pexp, losses_of, two_pairs
 
 from unidpo_mm.errors import RecipeError
 from unidpo_mm.losses import bco, beta_dpo, dpo, dpop, hinge, ipo, mm_dpo, mpo, orpo, robust, wpo
+from unidpo_mm.losses.running import MarginState
 from unidpo_mm.records import PairLogps
 from unidpo_mm.training.configured_loss import configure_loss
-
-SUMS = [-1.0, 3.0]
-MEANS = [-0.5, 1.25]
-
-
-def two_pairs(scores: tuple[list[float], list[float]] = ([4.0, 2.0], [2.0, 3.0])) -> PairLogps:
-    return pairs_of(
-        [-1.0, -2.0], [-1.5, -1.0], [-0.5, -3.0], [-1.5, -0.75], *scores,
-        lengths=([2.0, 2.0], [4.0, 4.0]),
-    )  # fmt: skip
-
-
-def log1pexp(value: float) -> float:
-    return math.log1p(math.exp(value))
-
-
-def losses_of(loss: Any, config: Any, *state: Any, pairs: PairLogps | None = None) -> list[float]:
-    values: list[float] = loss.compute(pairs or two_pairs(), config, *state).per_unit.tolist()
-    return values
 
 
 def test_ipo_pulls_the_margin_to_its_target() -> None:
@@ -240,24 +215,16 @@ def test_beta_dpo_starts_at_its_beta_and_follows_the_margin() -> None:
     """beta0 1: margins -1 and 3, mean 1. The first batch sets M0 = 1, so beta is 1; evaluating
     the same pairs afterwards gives beta = 1 + 0.5 * (1 - M0)."""
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=0.5, momentum=0.5, keep=1.0)
-    state = beta_dpo.MarginState()
-    first = losses_of(beta_dpo.LOSS, config, state, pairs=learning())
+    state = MarginState()
+    first = losses_of(beta_dpo.LOSS, config, state, pairs=learning_pairs())
     assert first == pytest.approx([log1pexp(-m) for m in SUMS], rel=1e-12)
     assert (state.mean, state.std) == (1.0, 2.0)
     state.mean, state.square = 0.0, 5.0
     again = losses_of(beta_dpo.LOSS, config, state)  # no gradient: the state stays
     assert again == pytest.approx([log1pexp(-1.5 * m) for m in SUMS], rel=1e-12)
     assert state.mean == 0.0
-    losses_of(beta_dpo.LOSS, config, state, pairs=learning())
+    losses_of(beta_dpo.LOSS, config, state, pairs=learning_pairs())
     assert state.mean == 0.5  # half the old value, half this batch
-
-
-def learning(weight: list[float] | None = None) -> PairLogps:
-    chosen = torch.tensor([-1.0, -2.0], dtype=torch.float64, requires_grad=True)
-    return pairs_of(
-        chosen, [-1.5, -1.0], [-0.5, -3.0], [-1.5, -0.75], [0.0, 0.0], [0.0, 0.0],
-        lengths=([2.0, 2.0], [4.0, 4.0]), weight=weight,
-    )  # fmt: skip
 
 
 def test_beta_dpo_samples_pairs_near_the_running_mean_and_keeps_the_mean_loss() -> None:
@@ -267,8 +234,8 @@ def test_beta_dpo_samples_pairs_near_the_running_mean_and_keeps_the_mean_loss() 
     for seed in range(60):
         torch.manual_seed(seed)
         # this batch makes the mean 2.8 and the deviation 0.98: pair 2 is near, pair 1 far away
-        state = beta_dpo.MarginState(mean=3.0, square=9.24 - 0.2 / 9)
-        output = beta_dpo.LOSS.compute(learning(), config, state)
+        state = MarginState(mean=3.0, square=9.24 - 0.2 / 9)
+        output = beta_dpo.LOSS.compute(learning_pairs(), config, state)
         assert output.terms["drawn"].sum() == 1
         assert output.per_unit.sum().item() == pytest.approx(
             2 * sum(d * log1pexp(-m) for d, m in zip(output.terms["drawn"], SUMS, strict=True))
@@ -279,7 +246,7 @@ def test_beta_dpo_samples_pairs_near_the_running_mean_and_keeps_the_mean_loss() 
 
 def test_beta_dpo_estimates_the_deviation_from_batches_of_one_pair() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, momentum=0.5, keep=1.0)
-    state = beta_dpo.MarginState()
+    state = MarginState()
     for margin in (1.0, 5.0):
         chosen = torch.tensor([margin], dtype=torch.float64, requires_grad=True)
         pairs = pairs_of(chosen, [0.0], [0.0], [0.0], [0.0], [0.0])
@@ -291,18 +258,18 @@ def test_beta_dpo_never_samples_a_filler_and_accepts_a_batch_of_fillers() -> Non
     config = beta_dpo.BetaDPOLossConfig(keep=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        state = beta_dpo.MarginState(mean=3.0, square=9.01)
-        output = beta_dpo.LOSS.compute(learning([1.0, 0.0]), config, state)
+        state = MarginState(mean=3.0, square=9.01)
+        output = beta_dpo.LOSS.compute(learning_pairs([1.0, 0.0]), config, state)
         assert output.terms["drawn"].tolist() == [1.0, 0.0]
-    state = beta_dpo.MarginState()
-    output = beta_dpo.LOSS.compute(learning([0.0, 0.0]), config, state)
+    state = MarginState()
+    output = beta_dpo.LOSS.compute(learning_pairs([0.0, 0.0]), config, state)
     assert output.per_unit.isfinite().all()
     assert state.mean is None
 
 
 def test_beta_dpo_keeps_beta_positive() -> None:
     config = beta_dpo.BetaDPOLossConfig(beta=1.0, alpha=5.0, keep=1.0)
-    state = beta_dpo.MarginState(mean=100.0)
+    state = MarginState(mean=100.0)
     terms = beta_dpo.LOSS.compute(two_pairs(), config, state).terms
     assert terms["beta_scale"].tolist() == [beta_dpo.MINIMUM_SCALE] * 2
 

@@ -43,6 +43,19 @@ LOSSES: dict[str, dict[str, Any]] = {
     "ipo": {},
     "robust": {"label_smoothing": 0.1},
     "bco_pair": {},
+    "exo_pair": {"label_smoothing": 0.1},
+    "nca_pair": {},
+    "sppo_hard": {"beta": 0.5, "learning_rate": 1e-3},  # a squared loss diverges sooner
+    "aot": {"label_smoothing": 0.1},
+    "aot_unpaired": {},
+    "apo_zero": {},
+    "apo_down": {},
+    "discopop": {},
+}
+DIVERGENCES = {
+    "forward_kl": {"divergence": "forward_kl"},
+    "js_divergence": {"divergence": "js"},
+    "alpha_divergence": {"divergence": "alpha", "alpha": 0.5},
 }
 
 
@@ -107,6 +120,29 @@ def test_the_first_losses_of_every_shared_loss_are_trls(
     ours = our_losses(folder, rows, tmp_path, **settings)
     assert len(theirs) == 4
     assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)  # something was learned
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_first_losses_of_another_divergence_are_trls(
+    checkpoint: Checkpoint, tmp_path: Path, divergence: str
+) -> None:
+    folder, rows = checkpoint("llama"), text_rows(conversational=True)
+    theirs = trl_losses(folder, rows, tmp_path, f_divergence_type=divergence)
+    loss = {"name": "f_dpo", "beta": 0.1, **DIVERGENCES[divergence]}
+    ours = our_losses(folder, rows, tmp_path, loss=loss)
+    assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_the_first_losses_of_ld_dpo_are_trls(
+    checkpoint: Checkpoint, tmp_path: Path, alpha: float
+) -> None:
+    folder, rows = checkpoint("llama"), text_rows(conversational=True)
+    theirs = trl_losses(folder, rows, tmp_path, ld_alpha=alpha)
+    ours = our_losses(folder, rows, tmp_path, loss={"name": "ld_dpo", "ld_alpha": alpha})
+    assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 

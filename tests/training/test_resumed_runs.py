@@ -118,7 +118,7 @@ def test_another_model_under_the_same_name_is_refused(
         other.train(resume_from_checkpoint=True)
     with torch.no_grad():
         next(trainer.model.parameters()).add_(1e-3)
-    trainer._identity = trainer._describe()
+    trainer.identity = trainer._describe()
     with pytest.raises(RecipeError, match="the initial weights of the model have changed"):
         trainer.train(resume_from_checkpoint=True)
 
@@ -259,9 +259,13 @@ def test_a_finished_run_is_recognized_by_recipe_data_and_model(
     assert "hub_token" not in record["options"]
 
 
-def test_the_state_of_a_loss_is_resumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    ["gamma_po", *(pytest.param(n, marks=pytest.mark.slow) for n in ("beta_dpo", "alpha_dpo"))],
+)
+def test_the_state_of_a_loss_is_resumed(checkpoint: Checkpoint, tmp_path: Path, loss: str) -> None:
     def build(**settings: Any) -> UniDPOTrainer:
-        args = config(tmp_path / "out", **{**SAVING, "loss_type": "beta_dpo", **settings})
+        args = config(tmp_path / "out", **{**SAVING, "loss_type": loss, **settings})
         return make_trainer(checkpoint("llama"), mixed_rows(images=False) * 2, args)
 
     straight = build()
@@ -270,6 +274,7 @@ def test_the_state_of_a_loss_is_resumed(checkpoint: Checkpoint, tmp_path: Path) 
     resumed = build()
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert resumed.parts.settings.state == straight.parts.settings.state
+    assert straight.parts.settings.state != type(straight.parts.settings.state)()
     assert all(torch.equal(value, expected[name]) for name, value in state_of(resumed).items())
 
 

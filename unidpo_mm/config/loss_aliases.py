@@ -38,11 +38,17 @@ TRL_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("dpo", {}),
     "sigmoid_norm": ("dpo", {"length_norm": True}),
     "bco_pair": ("bco", {"shift": 0.0}),
+    "exo_pair": ("exo", {}),
+    "nca_pair": ("nca", {}),
+    "sppo_hard": ("sppo", {}),
+    "aot_unpaired": ("aot", {"variant": "unpaired"}),
+    "apo_zero": ("apo", {"variant": "zero"}),
+    "apo_down": ("apo", {"variant": "down"}),
 }
 """TRL's `loss_type` -> our loss and its parameters, where the names differ.
 
-hinge, ipo, robust and sft have the same names. The default `label_smoothing` of robust is 0.1 here;
-TRL's default is 0, which makes it DPO.
+hinge, ipo, robust, aot, discopop and sft have the same names. The default `label_smoothing` of
+robust is 0.1 here; TRL's default is 0, which makes it DPO.
 """
 
 

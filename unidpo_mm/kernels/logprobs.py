@@ -169,7 +169,9 @@ class _FrozenHeadLogps(torch.autograd.Function):
         return None, (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None
 
 
-def sequence_logps(token_logps_M: Tensor, targets: Targets) -> SequenceLogps:
+def sequence_logps(
+    token_logps_M: Tensor, targets: Targets, *, tokens: bool = False
+) -> SequenceLogps:
     """Sum token log-probs per response.
 
     The sums are in float64, because a float32 sum over hundreds of tokens moves the loss in its
@@ -178,8 +180,20 @@ def sequence_logps(token_logps_M: Tensor, targets: Targets) -> SequenceLogps:
     Args:
         token_logps_M: [M], in the order of the targets.
         targets: The targets of the batch.
+        tokens: Whether to return the log-prob of each token, too.
     """
     dtype = torch.float32 if token_logps_M.device.type == "mps" else torch.float64
     sums = torch.zeros(len(targets.lengths), dtype=dtype, device=token_logps_M.device)
     sums = sums.index_add(0, targets.response, token_logps_M.to(dtype))
-    return SequenceLogps(sums, targets.lengths.to(dtype), targets.row_ids)
+    each = _by_response(token_logps_M.to(dtype), targets) if tokens else None
+    return SequenceLogps(sums, targets.lengths.to(dtype), targets.row_ids, each)
+
+
+def _by_response(token_logps_M: Tensor, targets: Targets) -> Tensor:
+    """Return token log-probs as [N, T], with zeros after the last token of a response."""
+    order = targets.response.argsort(stable=True)
+    response = targets.response[order]
+    start = targets.lengths.cumsum(0) - targets.lengths
+    place = torch.arange(len(order), device=order.device) - start[response]
+    table = token_logps_M.new_zeros(len(targets.lengths), max(targets.sizes, default=0))
+    return table.index_put((response, place), token_logps_M[order])

@@ -29,6 +29,7 @@ __all__ = [
     "require_fraction",
     "require_nonnegative",
     "require_positive",
+    "token_rewards",
 ]
 
 
@@ -107,6 +108,8 @@ class Loss:
         needs_reference: Whether a configuration uses the log-probs of the reference model; by
             default every one does.
         needs_scores: Whether a configuration uses the quality scores of the responses.
+        needs_tokens: Whether a configuration uses the log-prob of each token,
+            `SequenceLogps.tokens`, and not only their sum.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
             so that gradient accumulation and the number of processes change the result.
         initial_state: Creates what a stateful loss remembers from batch to batch of one run: a
@@ -120,6 +123,7 @@ class Loss:
     terms: tuple[str, ...] = ()
     needs_reference: Callable[[Any], bool] = always
     needs_scores: Callable[[Any], bool] = never
+    needs_tokens: Callable[[Any], bool] = never
     batch_dependent: Callable[[Any], bool] = never
     initial_state: Callable[[], Any] | None = None
 
@@ -174,6 +178,31 @@ def implicit_rewards(
     chosen = getattr(pairs.policy_chosen, which) - getattr(pairs.reference_chosen, which)
     rejected = getattr(pairs.policy_rejected, which) - getattr(pairs.reference_rejected, which)
     return beta * chosen, beta * rejected
+
+
+def token_rewards(pairs: PairLogps, *, beta: Value) -> tuple[Tensor, Tensor]:
+    """Return the part of each token in DPO's implicit rewards.
+
+    Args:
+        pairs: P pairs with the log-probs of tokens under policy and reference.
+        beta: Reward scale.
+
+    Returns:
+        The rewards of the tokens of the chosen [P, T] and of the rejected responses [P, T], 0 after
+        the last token.
+    """
+    sides = (
+        (pairs.policy_chosen, pairs.reference_chosen),
+        (pairs.policy_rejected, pairs.reference_rejected),
+    )
+    rewards = []
+    for policy, reference in sides:
+        assert reference is not None  # Loss.needs_reference
+        assert policy.tokens is not None  # Loss.needs_tokens
+        assert reference.tokens is not None
+        scale = beta.unsqueeze(-1) if isinstance(beta, Tensor) else beta
+        rewards.append(scale * (policy.tokens - reference.tokens))
+    return rewards[0], rewards[1]
 
 
 def loss_output(

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distributed import sum_in_place
 from ..records import LossOutput, PairLogps
 from .base import (
     NONNEGATIVE,
@@ -29,8 +28,9 @@ from .base import (
     implicit_rewards,
     loss_output,
 )
+from .running import MarginState
 
-__all__ = ["LOSS", "BetaDPOLossConfig", "MarginState"]
+__all__ = ["LOSS", "BetaDPOLossConfig"]
 
 SHARE = Rule(lambda value: (value > 0) & (value <= 1), "in (0, 1]")
 MINIMUM_SCALE = 0.01
@@ -49,31 +49,6 @@ class BetaDPOLossConfig(LossConfig):
     """Fraction of the running mean and standard deviation that a batch keeps, in [0, 1)."""
     keep: Annotated[float, SHARE] = 0.8
     """Fraction of the pairs of a micro-batch that is sampled, in (0, 1]; 1 keeps all."""
-
-
-@dataclass
-class MarginState:
-    """Running mean of the reward margin and of its square, over all processes of a run."""
-
-    mean: float | None = None
-    square: float = 1.0
-
-    @property
-    def std(self) -> float:
-        """The standard deviation; 1 before the first batch and if all margins are equal."""
-        return max(self.square - (self.mean or 0.0) ** 2, 0.0) ** 0.5 or 1.0
-
-    def update(self, margins: Tensor, momentum: float) -> None:
-        """Add the margins of a micro-batch; the first one sets mean and standard deviation."""
-        number = margins.new_tensor(float(len(margins)))
-        sums = torch.stack([number, margins.sum(), margins.square().sum()])
-        sum_in_place(sums)
-        count, total, squares = sums.tolist()
-        if not count:
-            return
-        kept = 0.0 if self.mean is None else momentum
-        self.mean = kept * (self.mean or 0.0) + (1 - kept) * total / count
-        self.square = kept * self.square + (1 - kept) * squares / count
 
 
 def _sample(margins: Tensor, state: MarginState, counted: Tensor, keep: float) -> Tensor:

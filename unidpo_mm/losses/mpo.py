@@ -100,5 +100,6 @@ LOSS = Loss(
     compute=_compute,
     needs_reference=_any_part("needs_reference"),
     needs_scores=_any_part("needs_scores"),
+    needs_tokens=_any_part("needs_tokens"),
     batch_dependent=_any_part("batch_dependent"),
 )

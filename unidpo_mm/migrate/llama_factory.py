@@ -79,6 +79,20 @@ def _convert_loss(conversion: Conversion) -> None:
     )
     conversion.defaults["dpo_average_log_prob"] = official
     parameters = parameters_of(conversion, rule, "pref_loss")
+    loss = rule.name
+    if (alpha := conversion.value("ld_alpha")) is not None:
+        smoothed = conversion.number("dpo_label_smoothing")
+        if name != "sigmoid" or smoothed or official:
+            text = (
+                "length desensitization is supported for sigmoid only, without label smoothing and "
+                "length norm"
+            )
+            conversion.problem("ld_alpha", text, "Use pref_loss: sigmoid, or remove it")
+            return
+        text = "in a recipe it applies to policy and reference, in LLaMA-Factory to the policy only"
+        conversion.note("ld_alpha", text)
+        loss = "ld_dpo"
+        parameters = {"beta": parameters["beta"], "ld_alpha": (alpha, "ld_alpha")}
     used = {"pref_loss", *(key for _, key in parameters.values())}
     sft, bco = conversion.number("pref_ftx"), conversion.number("pref_bco_weight")
     if bco and name in WITHOUT_BCO:
@@ -88,9 +102,9 @@ def _convert_loss(conversion: Conversion) -> None:
     if name == "uni_dpo" and sft:
         parameters["sft_weight"] = (float(sft), "pref_ftx")
     elif sft or bco:
-        _set_mixture(conversion, rule.name, parameters, sft, bco)
+        _set_mixture(conversion, loss, parameters, sft, bco)
         return
-    set_loss(conversion, [(rule.name, parameters)], "pref_loss")
+    set_loss(conversion, [(loss, parameters)], "pref_loss")
 
 
 def _set_mixture(

@@ -47,16 +47,10 @@ def loss_rule(
     key: str,
     name: str,
     rules: Mapping[str, LossRule],
-    unsupported: Sequence[str] = (),
 ) -> LossRule | None:
-    """Return the rule of a loss; None, and a problem with `key`, if there is none.
-
-    `unsupported` are losses of the framework that have no counterpart.
-    """
+    """Return the rule of a loss; None, and a problem with `key`, if there is none."""
     if name not in rules:
-        text = f"the loss '{name}' is not supported"
-        if name not in unsupported:
-            text = f"there is no loss '{name}'{suggestion(name, rules)}"
+        text = f"there is no loss '{name}'{suggestion(name, rules)}"
         conversion.problem(key, text, f"Use one of {', '.join(rules)}")
     return rules.get(name)
 

@@ -10,7 +10,7 @@ from .table import load_file, load_table
 __all__ = ["FRAMEWORK"]
 
 LOSSES = load_losses("trl")
-UNSUPPORTED_LOSSES = load_file("trl")["unsupported_losses"].split()
+DIVERGENCES = load_file("trl")["divergences"]
 FILE_FORMATS = ("json", "parquet")
 """Names of data sets that stand for a file format."""
 
@@ -85,17 +85,24 @@ def _sources_of(conversion: Conversion, entry: Any) -> list[dict[str, Any]]:
 def _convert_loss(conversion: Conversion) -> None:
     losses = conversion.value("loss_type")
     names = [str(name) for name in (losses if isinstance(losses, list) else [losses])]
-    rules = [
-        rule
-        for name in names
-        if (rule := loss_rule(conversion, "loss_type", name, LOSSES, UNSUPPORTED_LOSSES))
-    ]
+    matches = [loss_rule(conversion, "loss_type", name, LOSSES) for name in names]
+    rules = [rule for rule in matches if rule is not None]
     weights = conversion.values.get("loss_weights") or [1.0] * len(names)
     weighting = conversion.values.get("use_weighting") is True
     if len(rules) < len(names) or not _is_valid(conversion, names, rules, weights, weighting):
         return
     parts = [(rule.name, parameters_of(conversion, rule, "loss_type")) for rule in rules]
+    if (divergence := conversion.value("f_divergence_type")) in DIVERGENCES:
+        parameters = {**parts[0][1], "divergence": (DIVERGENCES[divergence], "f_divergence_type")}
+        if divergence == "alpha_divergence":
+            key = "f_alpha_divergence_coef"
+            parameters["alpha"] = (conversion.value(key), key)
+        parts = [("f_dpo", parameters)]
+    if (alpha := conversion.value("ld_alpha")) is not None:
+        parts = [("ld_dpo", {**parts[0][1], "ld_alpha": (alpha, "ld_alpha")})]
     used = {"loss_type", *(key for _, parameters in parts for _, key in parameters.values())}
+    if divergence == "reverse_kl":
+        used.add("f_divergence_type")  # the divergence of every loss
     if weighting:
         used.add("use_weighting")
         set_loss(conversion, [("wpo", parts[0][1])], "use_weighting", "loss_type")
@@ -133,6 +140,19 @@ def _is_valid(
     if weighting and names != ["sigmoid"]:
         text = "WPO weighting is supported for sigmoid only"
         conversion.problem("use_weighting", text, "Use loss_type: sigmoid, or remove it")
+    divergence = conversion.value("f_divergence_type")
+    if divergence not in ("reverse_kl", *DIVERGENCES):
+        text = f"there is no divergence '{divergence}'"
+        remedy = f"Use one of reverse_kl, {', '.join(DIVERGENCES)}"
+        conversion.problem("f_divergence_type", text, remedy)
+    elif divergence != "reverse_kl" and (weighting or names != ["sigmoid"]):
+        text = "another divergence is supported for sigmoid only"
+        conversion.problem("f_divergence_type", text, "Use loss_type: sigmoid, or remove it")
+    if conversion.value("ld_alpha") is not None and (
+        weighting or names != ["sigmoid"] or divergence != "reverse_kl"
+    ):
+        text = "length desensitization is supported for sigmoid alone"
+        conversion.problem("ld_alpha", text, "Use loss_type: sigmoid, or remove it")
     return len(conversion.problems) == before
 
 

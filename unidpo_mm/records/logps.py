@@ -18,11 +18,14 @@ class SequenceLogps:
         sum: [N] float64, the sum of the log-probs of the tokens of each response.
         length: [N] float64, the number of tokens of each response.
         row_ids: Row ids of the N responses, for messages; empty if there are none.
+        tokens: [N, T] float64, the log-prob of each token in order, 0 after the last one; `None`
+            unless the loss needs them.
     """
 
     sum: Tensor
     length: Tensor
     row_ids: tuple[str, ...] = ()
+    tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.sum.shape != self.length.shape:
@@ -42,7 +45,8 @@ class SequenceLogps:
 
     def select(self, index: Tensor) -> "SequenceLogps":
         """Return the responses at `index` [N'] in that order, without their row ids."""
-        return SequenceLogps(self.sum[index], self.length[index])
+        tokens = None if self.tokens is None else self.tokens[index]
+        return SequenceLogps(self.sum[index], self.length[index], tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from ..losses.base import Loss
 from ..records import GroupBatch, SequenceLogps, Unit
 from .step import StepOutput
 
-__all__ = ["LedgerRecorder", "recorded_values"]
+__all__ = ["LedgerRecorder", "derivatives", "recorded_values"]
 
 MAX_KEPT_STEPS = 500
 """Steps after which kept values are read even if nothing was logged or saved meanwhile."""
@@ -185,21 +185,21 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
     values |= {column_of_term(name): term for name, term in loss.terms.items()}
     if unit == "response":
         index = batch.responses.indices[:, 0]
-        (slope,) = _derivatives(loss.per_unit, output.policy.sum)
+        (slope,) = derivatives(loss.per_unit, output.policy)
         values |= _response("chosen", output.policy.select(index), None, batch.scores[index])
         return values | {"dloss_dchosen": slope[index]}
     values |= _response("chosen", pairs.policy_chosen, pairs.reference_chosen, pairs.score_chosen)
     values |= _response(
         "rejected", pairs.policy_rejected, pairs.reference_rejected, pairs.score_rejected
     )
-    chosen, rejected = pairs.policy_chosen.sum, pairs.policy_rejected.sum
-    by_chosen, by_rejected = _derivatives(loss.per_unit, chosen, rejected)
+    chosen, rejected = pairs.policy_chosen, pairs.policy_rejected
+    by_chosen, by_rejected = derivatives(loss.per_unit, chosen, rejected)
     values |= {"dloss_dchosen": by_chosen, "dloss_drejected": by_rejected}
     if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
         values |= {"reward_chosen": loss.chosen_rewards, "reward_rejected": loss.rejected_rewards}
     if loss.reward_margin is not None:
         # one unit of reward margin: half a unit from each of the two responses
-        margin_by_chosen, margin_by_rejected = _derivatives(loss.reward_margin, chosen, rejected)
+        margin_by_chosen, margin_by_rejected = derivatives(loss.reward_margin, chosen, rejected)
         slope = (by_chosen / margin_by_chosen + by_rejected / margin_by_rejected) / 2
         values["contribution"] = slope.abs()
     return values
@@ -217,14 +217,28 @@ def _response(
     return values if reference is None else {**values, f"reference_{side}_logp": reference.sum}
 
 
-def _derivatives(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Return the derivative of each of some values [U] by its entry of each input.
+def derivatives(values: Tensor, *responses: SequenceLogps) -> tuple[Tensor, ...]:
+    """Return the derivative of each of some values [U] by the log-prob of its responses.
 
-    Only the graph between values and inputs is walked, which is the formula of the loss. The
-    derivatives are NaN if the values have no gradient.
+    Only the graph between values and log-probs is walked, which is the formula of the loss. Where a
+    loss uses single tokens, the log-prob of a response is raised by the same amount at each of its
+    tokens. The derivatives are NaN if the values have no gradient.
     """
-    if not values.requires_grad or not all(tensor.requires_grad for tensor in inputs):
-        return tuple(torch.full_like(tensor, torch.nan) for tensor in inputs)
-    return torch.autograd.grad(
-        values.sum(), inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+    sums = [response.sum for response in responses]
+    if not values.requires_grad or not all(tensor.requires_grad for tensor in sums):
+        return tuple(torch.full_like(tensor, torch.nan) for tensor in sums)
+    tokens = [response.tokens for response in responses if response.tokens is not None]
+    slopes = torch.autograd.grad(
+        values.sum(), [*sums, *tokens], retain_graph=True, allow_unused=True, materialize_grads=True
     )
+    by_token = iter(slopes[len(sums) :])
+    return tuple(
+        by_sum if response.tokens is None else by_sum + _mean_slope(next(by_token), response.length)
+        for by_sum, response in zip(slopes, responses, strict=False)
+    )
+
+
+def _mean_slope(by_token: Tensor, length: Tensor) -> Tensor:
+    """Return the mean over the tokens of each response [U], without the padding after them."""
+    place = torch.arange(by_token.shape[1], device=by_token.device)
+    return torch.where(place < length.unsqueeze(-1), by_token, 0.0).sum(1) / length

@@ -71,11 +71,13 @@ def preference_step(
         shared_layers: The layers that run once for policy and reference; `None` if there are none.
     """
     reference_logps, media = None, MediaFeatures(features, batch.cache_keys.media)
+    tokens = settings.loss.needs_tokens(settings.config)
     with shared_layers.once() if shared_layers else nullcontext():
         if reference is not None:
             token_logps = reference.token_logps(policy, batch, media)
-            reference_logps = sequence_logps(token_logps, batch.targets)
-        policy_logps = sequence_logps(compute_logps(policy, adapter, batch, media), batch.targets)
+            reference_logps = sequence_logps(token_logps, batch.targets, tokens=tokens)
+        token_logps = compute_logps(policy, adapter, batch, media)
+        policy_logps = sequence_logps(token_logps, batch.targets, tokens=tokens)
     pairs = pair_up(policy_logps, reference_logps, batch)
     output = settings.compute(policy_logps, pairs, batch)
     return StepOutput(output, batch.units(settings.loss.unit).weight, policy_logps, pairs)
