@@ -18,7 +18,8 @@ from unidpo_mm.config.shipped import shipped_recipe
 from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.training.callbacks import StartupReport
 from unidpo_mm.training.console import ConsoleProgress
-from unidpo_mm.training.run import WriteRecord, trainer_for
+from unidpo_mm.training.run import trainer_for
+from unidpo_mm.training.run_record import WriteRecord
 from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
@@ -26,7 +27,7 @@ from .qwen_shape import assemble_qwen_vl
 from .training_rows import DOMAINS, DemoData, Sizes, write_data
 from .vlm import assemble_vlm
 
-__all__ = ["Shape", "Start", "assemble", "tune", "warm_up"]
+__all__ = ["Shape", "Start", "assemble", "dtype_overrides", "train_quietly", "tune", "warm_up"]
 
 Shape = Literal["llava", "qwen_vl"]
 OnProgress = Callable[[float], None]
@@ -178,4 +179,14 @@ def _train(recipe: Recipe, on_progress: OnProgress | None) -> UniDPOTrainer:
         trainer.add_callback(Progress(on_progress))
     trainer.train()
     trainer.save_final_model()
+    return trainer
+
+
+def train_quietly(recipe: Recipe) -> UniDPOTrainer:
+    """Train from a recipe without progress bars, reports or a saved model."""
+    trainer = trainer_for(recipe)
+    trainer.args.disable_tqdm = True
+    for callback in (ConsoleProgress, StartupReport):
+        trainer.remove_callback(callback)
+    trainer.train()
     return trainer

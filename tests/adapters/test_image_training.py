@@ -12,7 +12,7 @@ from trainers import config, make_trainer
 
 from unidpo_mm.config import LoraOptions
 from unidpo_mm.export.export import ExportOptions, export_model
-from unidpo_mm.export.record import read_record
+from unidpo_mm.export.reading import read_record
 
 Checkpoint = Callable[[str], Path]
 

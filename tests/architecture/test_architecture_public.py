@@ -16,7 +16,11 @@ from unidpo_mm.sweep.runner import load_runner
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LAUNCHERS))
-SWEEPS = [path for path in CONFIGS if "\narms:" in path.read_text(encoding="utf-8")]
+SWEEPS = [
+    path
+    for path in CONFIGS
+    if re.search(r"^(arms|factors):", path.read_text("utf-8"), re.MULTILINE)
+]
 RECIPES = [path for path in CONFIGS if path not in SWEEPS]
 PACKAGES = [
     "unidpo_mm",

@@ -54,7 +54,7 @@ def export(  # noqa: PLR0917, one parameter per option
     from ..export.evaluation import read_evaluation
     from ..export.push import check_push
     from ..export.push import push as upload
-    from ..export.record import read_record
+    from ..export.reading import read_record
 
     evaluations = tuple(item for path in evaluation or () for item in read_evaluation(path))
     if push is not None:

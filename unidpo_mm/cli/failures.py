@@ -34,7 +34,7 @@ ACTIVITIES = {
     ("training/setup.py", "prepare_model"): "preparing the model",
     ("training/run_reference.py", "build_run_reference"): "preparing the reference",
     ("training/startup_checks.py", "check_start"): "checking the layout of batches",
-    ("training/run.py", "write_record"): "writing the record of the run",
+    ("training/run_record.py", "write_record"): "writing the record of the run",
     ("transformers/trainer.py", "train"): "training",
     ("transformers/trainer.py", "_save_checkpoint"): "saving a checkpoint",
     ("transformers/trainer.py", "save_model"): "saving the model",

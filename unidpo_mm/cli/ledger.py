@@ -125,9 +125,9 @@ def top(
     """
     from ..ledger.tables import RANKINGS, Ranking, read_ledger, top_pairs
 
-    asked: dict[Ranking, bool] = {"suspected": suspected, "hard": hard, "ignored": ignored}
+    flags: dict[Ranking, bool] = {"suspected": suspected, "hard": hard, "ignored": ignored}
     opened = read_ledger(run)
-    for ranking in [name for name, wanted in asked.items() if wanted] or asked:
+    for ranking in [name for name, flag in flags.items() if flag] or flags:
         table = top_pairs(opened, ranking, limit=limit)
         if not len(table):
             typer.echo(f"{run}: there are no {RANKINGS[ranking].partition(',')[0]}")

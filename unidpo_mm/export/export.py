@@ -15,13 +15,13 @@ from ..modeling.checkpoint_names import file_modules, file_names
 from ..modeling.families import VISION, family_for
 from ..modeling.load import ModelSource, load_config, load_processor, load_weights
 from ..modeling.peft_models import is_peft_model, using_adapter
+from ..report import RunRecord
 from .adapter_files import serving_limits, write_adapter
 from .card import ModelCard
 from .evaluation import Evaluation
 from .merge import merge_adapter
 from .output import check_output, complete_or_absent
 from .proof import Measurement, Proof, compare, measure, measure_plain, probe_rows
-from .record import RunRecord
 from .tensors import TensorFiles, add_tensors, check_names
 
 __all__ = ["ExportOptions", "ExportedModel", "export_model"]

@@ -37,6 +37,7 @@ from .console import print_startup_report
 from .evaluation import SAMPLES_FILE, keep_samples
 from .ledger_recorder import LedgerRecorder
 from .nonfinite import handle_non_finite
+from .run_record import WriteReport
 from .saving import SavingTrainer
 
 __all__ = ["TRAINER_CALLBACKS", "ActivationMemoryBudget", "max_tokens", "measure_first_batch"]
@@ -129,6 +130,7 @@ class RecordLedger(_RunCallback):
         except Exception as error:  # an alarm must never end a run
             logger.warning("the alarms of the ledger cannot be computed: %s", error)
             return
+        self.trainer.alarms = alarms
         for alarm in alarms:
             if alarm.name not in self.raised:
                 self.raised.add(alarm.name)
@@ -287,6 +289,7 @@ TRAINER_CALLBACKS: tuple[Callable[[SavingTrainer], TrainerCallback], ...] = (
     MoveReference,
     ActivationMemoryBudget,
     StepGuard,
+    WriteReport,
 )
 """The callbacks of every trainer, in the order in which they run."""
 

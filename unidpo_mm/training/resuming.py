@@ -173,9 +173,9 @@ class CheckpointedTrainer(SavingTrainer):
             if recorded is None and self.args.should_save:
                 text = "'%s' has no record of its run, so changes are not detected"
                 logger.warning(text, checkpoint)
-            if recorded is not None and self._identity is not None:
+            if recorded is not None and self.identity is not None:
                 rows = {"data": self.parts.train_rows, "eval_data": self.parts.eval_rows}
-                changes = compare(recorded, self._identity, rows)
+                changes = compare(recorded, self.identity, rows)
                 texts = refuse_changes(
                     changes,
                     self.args.allow_changes or (),

@@ -2,23 +2,19 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback
 
-from ..atomic import write_text
 from ..config import Recipe, dump_recipe
 from ..config.checks.python_arguments import check_steps
 from ..config.from_recipe import config_of
 from ..config.options import option_names
 from ..config.python import UniDPOConfig
+from ..config.yaml_loader import parse_yaml
 from ..data.load import DataFiles
 from ..distributed import errors_shared
 from ..errors import Problem, RecipeError, UniDPOError
@@ -27,18 +23,11 @@ from .checkpoints import CheckpointDamaged, checkpoint_paths, clean_up, verify
 from .console import print_startup_report
 from .identity import ALLOW_ALL, compare_options, read_identity, recorded_options, refuse_changes
 from .observers import Observer
-from .output_directory import (
-    RECIPE_FILE,
-    RECORD_FILE,
-    exclusive,
-    file_stamps,
-    same_data_files,
-    same_sections,
-)
+from .output_directory import RECIPE_FILE, exclusive, same_data_files, same_sections
+from .run_record import WriteRecord
 from .trainer import UniDPOTrainer
 
 __all__ = [
-    "WriteRecord",
     "check_from_recipe",
     "data_files",
     "finished_run",
@@ -52,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 LENGTH_OPTIONS = ("max_steps", "num_train_epochs")
 """Options that set the length of a run."""
-
-RECORDED_PACKAGES = ("unidpo-mm", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,26 +140,6 @@ def _requested(recipe: Recipe) -> str | bool | None:
     return bool(checkpoint_paths(Path(recipe.train.output_dir))) or None
 
 
-class WriteRecord(TrainerCallback):
-    """A callback that writes the recipe and the record of a run when training begins.
-
-    A run that is refused before that writes nothing.
-    """
-
-    def __init__(self, recipe: Recipe, trainer: UniDPOTrainer) -> None:
-        self.recipe = recipe
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write both files on the first process."""
-        if state.is_world_process_zero:
-            write_record(self.recipe, self.trainer)
-            if state.global_step:
-                logger.warning("resuming at step %d of %d", state.global_step, state.max_steps)
-
-
 def check_from_recipe(recipe: Recipe) -> None:
     """Read recipe, data and model as a run does, print its startup report, and stop."""
     folder = Path(recipe.train.output_dir)
@@ -205,6 +172,7 @@ def trainer_for(recipe: Recipe, settings: RunSettings | None = None) -> UniDPOTr
         observers=settings.observers,
     )
     trainer.option_names = settings.names
+    trainer.recipe = parse_yaml(dump_recipe(recipe), RECIPE_FILE).data
     return trainer
 
 
@@ -246,48 +214,3 @@ def run_settings(recipe: Recipe) -> RunSettings:
     if problems:
         raise RecipeError(problems)
     return RunSettings(args=args, names=names, callbacks=made[CALLBACKS], observers=made[OBSERVERS])
-
-
-def write_record(recipe: Recipe, trainer: UniDPOTrainer) -> None:
-    """Write the resolved recipe and a record of the run into the output directory."""
-    folder = Path(recipe.train.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RECIPE_FILE, dump_recipe(recipe))
-    parts = trainer.parts
-    record = {
-        "loss": parts.settings.describe(),
-        "reference": parts.reference_name,
-        "layout": dataclasses.asdict(trainer.layout),
-        "prompts": _prompts(recipe, parts.adapter.processor),
-        "train_rows": None if parts.stream else len(parts.train_rows),
-        "eval_rows": len(parts.eval_rows),
-        "judges": {
-            source.source_name: source.scores.judge
-            for source in recipe.data.sources
-            if source.scores.judge is not None
-        },
-        "data_files": file_stamps(recipe),
-        "processes": trainer.args.world_size,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in RECORDED_PACKAGES},
-    }
-    write_text(folder / RECORD_FILE, json.dumps(record, indent=2))
-
-
-def _prompts(recipe: Recipe, processor: Any) -> dict[str, Any]:
-    """Return the rendering of prompts and responses, and the digest of the chat template."""
-    tokenizer = getattr(processor, "tokenizer", None)
-    template = getattr(processor, "chat_template", None)
-    template = template or getattr(tokenizer, "chat_template", None)
-    style = recipe.model.prompt_style
-    if style == "auto":
-        style = "raw" if template is None else "chat"
-    sources = (*recipe.data.sources, *recipe.data.eval_sources)
-    return {
-        "style": style,
-        "chat_template_sha256": (
-            None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
-        ),
-        "chat_template_kwargs": recipe.model.chat_template_kwargs,
-        "reasoning": {s.source_name: s.reasoning for s in sources if s.reasoning is not None},
-    }

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ..data.digest import data_digest
 from ..distributed import barrier, errors_shared, first_process, gather_objects
 from ..errors import ModelError, Problem
 from ..extras import installed_version
+from ..ledger.alarms import Alarm
 from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.references.moving import MovingLora
 from ..modeling.shared_layers import SharedLayers
@@ -94,6 +95,8 @@ class SavingTrainer(Trainer):
             state of the stream after it; `None` without a stream.
         units: Sum of the weights of all units of the current step, over all processes.
         ledger: Records the visits of all pairs; `None` if it is off, and before training begins.
+        alarms: What the ledger has shown so far.
+        recipe: The recipe with its defaults; empty for a run from Python.
     """
 
     args: UniDPOConfig
@@ -109,6 +112,8 @@ class SavingTrainer(Trainer):
     units: Tensor
     stream_state: list[int] | None = None
     ledger: LedgerRecorder | None = None
+    alarms: Sequence[Alarm] = ()
+    recipe: Mapping[str, Any] = {}
 
     if TYPE_CHECKING:
 
@@ -124,7 +129,7 @@ class SavingTrainer(Trainer):
         self._last_stream_state: list[int] | None = None
         self._changed: frozenset[str] = frozenset()
         self._save_on_each_disk()
-        self._identity = self._describe() if self.args.should_save else None
+        self.identity = self._describe() if self.args.should_save else None
 
     def _describe(self) -> dict[str, Any]:
         """Return the identity of this run; see `identity.py`."""
@@ -212,7 +217,7 @@ class SavingTrainer(Trainer):
     def _finish(self, folder: Path, *, resumable: bool) -> None:
         """Add the trainer's state, the identity of the run and the manifest."""
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        (folder / IDENTITY_FILE).write_text(json.dumps(self._identity), encoding="utf-8")
+        (folder / IDENTITY_FILE).write_text(json.dumps(self.identity), encoding="utf-8")
         if resumable and self._last_stream_state is not None:
             content = json.dumps(self._last_stream_state)
             (folder / STREAM_FILE).write_text(content, encoding="utf-8")

@@ -1,14 +1,14 @@
-"""The record of a run next to its model: recipe, settings, log and identity."""
+"""Read the record of a run, which lies next to its model."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config.yaml_loader import parse_yaml
 from ..errors import ModelError, Problem
 from ..lora_directory import ADAPTER_CONFIG, is_adapter_directory
+from ..report import RunRecord
 from ..training.checkpoints import (
     IDENTITY_FILE,
     MANIFEST_FILE,
@@ -18,43 +18,9 @@ from ..training.checkpoints import (
 )
 from ..training.output_directory import RECIPE_FILE, RECORD_FILE
 
-__all__ = ["RunRecord", "read_record"]
+__all__ = ["read_record"]
 
 STATE_FILE = "trainer_state.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """The record of a run; everything but the directory is empty for a model without one.
-
-    Attributes:
-        directory: The directory of the model or LoRA adapter.
-        recipe: The recipe with all its defaults.
-        settings: Loss, reference, prompts, judges and versions of the run (`run.json`).
-        state: The state of the trainer, with every logged number.
-        identity: The identity of the run, with a digest of its data.
-    """
-
-    directory: Path
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
-    identity: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def model(self) -> Mapping[str, Any]:
-        """The section `model` of the recipe."""
-        return self.recipe.get("model") or {}
-
-    @property
-    def start(self) -> str | None:
-        """The model that the run started from; `None` if that is not recorded."""
-        return self.model.get("name_or_path")
-
-    @property
-    def is_adapter(self) -> bool:
-        """Whether the directory contains a LoRA adapter, not a full model."""
-        return is_adapter_directory(self.directory)
 
 
 def read_record(directory: Path) -> RunRecord:
