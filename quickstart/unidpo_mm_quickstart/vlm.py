@@ -29,6 +29,7 @@ from transformers import (
     Dinov2Model,
     GenerationConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -98,6 +99,38 @@ def assemble_vlm(
 
     images = file_hashes([canvas.file for canvas in canvases])
     return build_once("assembled", [*parts, image_height, seed, *images], build, cache=cache)
+
+
+def assemble_language_model(assets: Assets, *, cache: Path | None = None) -> Path:
+    """Return the directory of the language model alone; build it unless it exists.
+
+    Args:
+        assets: The unpacked parts.
+        cache: The cache directory; see `cache_directory` for the default.
+
+    Returns:
+        The directory, with float32 weights, tokenizer and the chat template of the demo.
+    """
+
+    def build(folder: Path) -> None:
+        source, tokenizer = load_language_model(assets.language_model)
+        settings = source.config.to_dict()
+        settings.pop("quantization_config", None)  # a quantized model could not be saved
+        model = LlamaForCausalLM(LlamaConfig(**settings))
+        model.load_state_dict(source.state_dict())
+        model.tie_weights()
+        model.generation_config = generation_config(settings)
+        tokenizer.chat_template = CHAT_TEMPLATE
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return build_once("language_model", [assets.language_model.parts[-3]], build, cache=cache)
+
+
+def generation_config(settings: dict[str, Any]) -> GenerationConfig:
+    """Return the special tokens of a language model for `generate`."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: settings[name] for name in names})
 
 
 def build_vlm(
@@ -203,11 +236,7 @@ def join(
     model.model.language_model.load_state_dict(weights)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.tie_weights()
-    model.generation_config = GenerationConfig(
-        bos_token_id=settings["bos_token_id"],
-        eos_token_id=settings["eos_token_id"],
-        pad_token_id=settings["pad_token_id"],
-    )
+    model.generation_config = generation_config(settings)
     return model
 
 

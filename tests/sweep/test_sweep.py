@@ -302,3 +302,48 @@ def test_dry_run_lists_finished_and_missing_runs(
     ]
     assert len(runner.calls) == 1
     assert not (directory / "out" / "table.md").exists()
+
+
+FACTORS = """
+recipe: recipe.yaml
+seeds: [0]
+factors:
+  rate: {slow: [train.learning_rate=1.0e-3], fast: [train.learning_rate=1.0e-2]}
+  loss: {uni: [], dpo: [loss.name=dpo, loss.beta=0.2]}
+"""
+
+
+def test_factors_have_an_arm_for_each_combination(directory: Path) -> None:
+    (directory / "sweep.yaml").write_text(FACTORS)
+    sweep = checked(directory / "sweep.yaml")
+    assert sweep.arms == {
+        "slow, uni": ("train.learning_rate=1.0e-3",),
+        "slow, dpo": ("train.learning_rate=1.0e-3", "loss.name=dpo", "loss.beta=0.2"),
+        "fast, uni": ("train.learning_rate=1.0e-2",),
+        "fast, dpo": ("train.learning_rate=1.0e-2", "loss.name=dpo", "loss.beta=0.2"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SWEEP + FACTORS.partition("seeds: [0]\n")[2], "set arms, or factors"),
+        ("recipe: recipe.yaml\nseeds: [0]\n", "set arms, or factors"),
+        ("recipe: recipe.yaml\nseeds: [0]\nfactors: {rate: {}}\n", "'rate' has no level"),
+        (
+            "recipe: recipe.yaml\nseeds: [0]\n"
+            "factors: {x: {'a, b': [], a: []}, y: {c: [], 'b, c': []}}\n",
+            "two combinations of levels have the same name",
+        ),
+        (
+            "recipe: recipe.yaml\nseeds: [0]\n"
+            "factors: {x: {a: [loss.beta=1.0]}, y: {b: ['loss={name: dpo}']}}\n",
+            "'x' sets loss.beta, and 'y' sets loss, so that one replaces the other",
+        ),
+    ],
+    ids=["both", "neither", "no level", "equal names", "equal keys"],
+)
+def test_a_sweep_has_arms_or_factors(directory: Path, text: str, message: str) -> None:
+    (directory / "sweep.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_sweep(directory / "sweep.yaml")

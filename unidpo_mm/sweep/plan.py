@@ -5,14 +5,22 @@ seeds: [0, 1, 2]
 arms:
   full: []
   no w_qual: [loss.quality_weight=none]
+
+With `factors` instead of `arms`, there is an arm for each combination of one level of each factor:
+
+factors:
+  rate: {slow: [train.learning_rate=1.0e-5], fast: [train.learning_rate=1.0e-4]}
+  loss: {dpo: [loss.name=dpo], simpo: [loss.name=simpo]}
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ..config import Check, load_recipe
 from ..config.problems import explain
@@ -59,8 +67,23 @@ class Sweep(Section):
         Field(min_length=1),
     ]
     """Seeds that every arm is run with."""
-    arms: Annotated[dict[ArmName, Names], AfterValidator(_check_arm_names), Field(min_length=1)]
+    arms: Annotated[
+        dict[ArmName, Names], AfterValidator(_check_arm_names), Field(default_factory=dict)
+    ]
     """Arm -> keys of the recipe that it sets, as `section.key=value`."""
+    factors: dict[ArmName, dict[ArmName, Names]] = Field(default_factory=dict)
+    """Factor -> level -> keys that it sets; instead of `arms`."""
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> "Sweep":
+        if bool(self.arms) == bool(self.factors):
+            raise ValueError("set arms, or factors, which are combined into arms, but not both")
+        empty = [name for name, levels in self.factors.items() if not levels]
+        if empty:
+            raise ValueError(f"factors: '{empty[0]}' has no level")
+        if self.factors:
+            _check_factors(self.factors)
+        return self
 
 
 ABOUT = (
@@ -89,7 +112,33 @@ def read_sweep(path: Path) -> Sweep:
     recipe = path.parent / sweep.recipe
     if not recipe.is_file():
         recipe = shipped_recipe(sweep.recipe)
-    return sweep.model_copy(update={"recipe": str(recipe.resolve())})
+    named = {name: tuple(keys) for name, keys in sweep.arms.items()}
+    arms = named or _combined(sweep.factors)
+    return sweep.model_copy(update={"recipe": str(recipe.resolve()), "arms": arms})
+
+
+def _check_factors(factors: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Raise ValueError if two arms have the same name, or two factors set the same key."""
+    arms = _check_arm_names(_combined(factors))
+    if len(arms) < math.prod(map(len, factors.values())):
+        raise ValueError("factors: two combinations of levels have the same name")
+    keys = {
+        name: {override.partition("=")[0].strip() for keys in levels.values() for override in keys}
+        for name, levels in factors.items()
+    }
+    for (first, left_keys), (second, right_keys) in itertools.combinations(keys.items(), 2):
+        for left, right in itertools.product(left_keys, right_keys):
+            if f"{left}.".startswith(f"{right}.") or f"{right}.".startswith(f"{left}."):
+                text = f"factors: '{first}' sets {left}, and '{second}' sets {right}"
+                raise ValueError(f"{text}, so that one replaces the other")
+
+
+def _combined(factors: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, tuple[str, ...]]:
+    """Return an arm for each combination of levels, such as ``fast, dpo``."""
+    return {
+        ", ".join(name for name, _ in levels): tuple(key for _, keys in levels for key in keys)
+        for levels in itertools.product(*(level.items() for level in factors.values()))
+    }
 
 
 def check_arms(sweep: Sweep, checks: Sequence[Check]) -> None:

@@ -1,0 +1,111 @@
+"""The pairs of the study: what each condition changes, and that held-out pairs stay right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unidpo_mm_quickstart.study import StudyRunner, StudyTuningRunner
+from unidpo_mm_quickstart.study_rows import CONDITIONS, HELD_OUT, UNSURE_MARGIN, write_study
+
+from unidpo_mm.config.shipped import shipped_recipe
+from unidpo_mm.sweep.plan import read_sweep
+from unidpo_mm.sweep.runner import load_runner
+
+Rows = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, seed=0, split="heldout")
+    return {path.stem: read(path) for path in folder.glob("*.jsonl")}
+
+
+def read(path: Path) -> Rows:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row["id"]: row for row in rows}
+
+
+def margin(row: dict[str, Any]) -> float:
+    return row["score_chosen"] - row["score_rejected"]
+
+
+def test_every_condition_has_as_many_pairs(files: dict[str, Rows]) -> None:
+    assert files.keys() == {*CONDITIONS, HELD_OUT}
+    assert {len(files[name]) for name in CONDITIONS} == {160}
+    assert len(files[HELD_OUT]) == 240
+
+
+@pytest.mark.parametrize("percent", [20, 40])
+def test_wrong_labels_are_the_same_with_and_without_informed_scores(
+    files: dict[str, Rows], percent: int
+) -> None:
+    clean = files["clean"]
+    flipped = {}
+    for kind in ("informed", "blind"):
+        rows = files[f"flip{percent}_{kind}"]
+        assert list(rows) == list(clean)  # also in the same order
+        flipped[kind] = {name for name in rows if rows[name]["chosen"] != clean[name]["chosen"]}
+        for name in flipped[kind]:
+            assert rows[name]["chosen"] == clean[name]["rejected"]
+            assert rows[name]["rejected"] == clean[name]["chosen"]
+            wrong = margin(rows[name])
+            expected = UNSURE_MARGIN if kind == "informed" else margin(clean[name])
+            assert wrong == pytest.approx(expected)
+        untouched = rows.keys() - flipped[kind]
+        assert all(rows[name] == clean[name] for name in untouched)
+    assert flipped["informed"] == flipped["blind"]
+    assert len(flipped["informed"]) == 160 * percent // 100
+
+
+def test_a_larger_share_of_wrong_labels_contains_the_smaller_one(files: dict[str, Rows]) -> None:
+    clean = files["clean"]
+    smaller, larger = (
+        {name for name, row in files[f"flip{p}_blind"].items() if row != clean[name]}
+        for p in (20, 40)
+    )
+    assert smaller < larger
+
+
+def test_repeated_pairs_are_three_quarters_of_duplicated(files: dict[str, Rows]) -> None:
+    rows = files["duplicated"].values()
+    texts = [(row["prompt"][0]["content"][0]["text"], row["rejected"]) for row in rows]
+    easy = [text for text, row in zip(texts, rows, strict=True) if row["domain"] == "text"]
+    hard = [text for text, row in zip(texts, rows, strict=True) if row["domain"] == "math"]
+    assert (len(easy), len(set(easy))) == (120, 8)
+    assert len(hard) == len(set(hard)) == 40
+
+
+def test_uniform_pairs_have_one_margin(files: dict[str, Rows]) -> None:
+    assert {margin(row) for row in files["uniform"].values()} == {7.0}
+    assert {row["domain"] for row in files["uniform"].values()} == {"math"}
+
+
+def test_held_out_prompts_occur_in_no_condition(files: dict[str, Rows]) -> None:
+    def prompts(rows: Rows) -> set[str]:
+        return {row["prompt"][0]["content"][0]["text"] for row in rows.values()}
+
+    for name in CONDITIONS:
+        assert not prompts(files[name]) & prompts(files[HELD_OUT])
+    assert all(margin(row) > 0 for row in files[HELD_OUT].values())
+
+
+def test_another_seed_has_other_pairs_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_study(tmp_path / name, seed=seed, split="validation")
+    for condition in CONDITIONS:
+        a, b, c = ((tmp_path / name / f"{condition}.jsonl").read_bytes() for name in "abc")
+        assert a == b != c
+
+
+def test_the_sweeps_of_the_study_use_its_runners_and_conditions() -> None:
+    tuning = read_sweep(shipped_recipe("studies/text_tuning.yaml"))
+    assert isinstance(load_runner(tuning.runner), StudyTuningRunner)
+    assert isinstance(load_runner("study"), StudyRunner)
+    assert len(tuning.arms) == 48
+    assert tuning.seeds == (100, 101, 102)
+    for overrides in tuning.arms.values():
+        (data,) = (item for item in overrides if item.startswith("data.sources="))
+        assert data.split("$DATA/")[1].split(".jsonl")[0] in CONDITIONS
