@@ -126,6 +126,7 @@ def test_files_in_the_text_exist(path: Path) -> None:
         assert (ROOT / name).is_file() or (EXAMPLES / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_the_notebook_tunes_a_model(executed: dict[Path, list[Any]], folder: Path) -> None:
     *cells, last = executed[TUNE]
     results = json.loads(last.outputs[-1].text)
@@ -144,6 +145,7 @@ def test_the_notebook_tunes_a_model(executed: dict[Path, list[Any]], folder: Pat
     assert results["reloaded"] == results["after"]
 
 
+@pytest.mark.slow
 def test_the_notebook_compares_the_model_before_and_after(
     executed: dict[Path, list[Any]], folder: Path
 ) -> None:

@@ -44,19 +44,29 @@ def expected(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
     return lines
 
 
+SLOW = pytest.mark.slow
 PART = "out/ledger/.steps-to-000000004"
 
 
 @pytest.mark.parametrize(
     ("processes", "kill"),
     [
-        (1, Kill(match=PART)),  # before the part is written
-        (1, Kill(match=PART, touch=2)),  # before it gets its name
-        (1, Kill(match="out/ledger/open.arrows", touch=7)),  # before the open file is removed
-        (1, Kill(match=".saving/checkpoint-4/manifest")),  # before the checkpoint is complete
-        (2, Kill(match=".saving/checkpoint-4/manifest")),
+        pytest.param(1, Kill(match=PART), id="before the part is written"),
+        pytest.param(1, Kill(match=PART, touch=2), id="before it gets its name", marks=SLOW),
+        pytest.param(
+            1,
+            Kill(match="out/ledger/open.arrows", touch=7),
+            id="before the open file is removed",
+            marks=SLOW,
+        ),
+        pytest.param(
+            1,
+            Kill(match=".saving/checkpoint-4/manifest"),
+            id="before the checkpoint is complete",
+            marks=SLOW,
+        ),
+        pytest.param(2, Kill(match=".saving/checkpoint-4/manifest"), id="two processes"),
     ],
-    ids=["part", "name", "open", "checkpoint", "two"],
 )
 def test_a_killed_run_loses_and_doubles_no_line(
     checkpoint: Checkpoint, tmp_path: Path, expected: Any, processes: int, kill: Kill
