@@ -16,11 +16,8 @@ from unidpo_mm.sweep.runner import load_runner
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LAUNCHERS))
-SWEEPS = [
-    path
-    for path in CONFIGS
-    if re.search(r"^(arms|factors):", path.read_text("utf-8"), re.MULTILINE)
-]
+IS_SWEEP = re.compile(r"^(arms|factors):", re.MULTILINE)
+SWEEPS = [path for path in CONFIGS if IS_SWEEP.search(path.read_text(encoding="utf-8"))]
 RECIPES = [path for path in CONFIGS if path not in SWEEPS]
 PACKAGES = [
     "unidpo_mm",
