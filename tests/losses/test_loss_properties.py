@@ -111,7 +111,7 @@ def test_the_order_of_units_does_not_matter(loss: Loss, drawn: Drawn, data: Any)
     expected = straight[list(order)]
     if loss.name == "aot":  # pairs with equal margins may change places
         shuffled, expected = shuffled.sort().values, expected.sort().values
-    torch.testing.assert_close(shuffled, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(shuffled, expected, rtol=1e-12, atol=1e-12)
 
 
 @every_loss
@@ -170,12 +170,16 @@ def test_weights_are_between_zero_and_one(loss: Loss, drawn: Drawn) -> None:
             assert ((values >= 0) & (values <= largest + 1e-9)).all(), name
 
 
-@every_pair_loss
+WITH_BETA_PER_PAIR = [
+    loss
+    for loss in PAIR_LOSSES
+    if torch.Tensor in get_args(get_type_hints(loss.config).get("beta"))
+]
+
+
+@pytest.mark.parametrize("loss", WITH_BETA_PER_PAIR, ids=lambda loss: loss.name)
 def test_a_beta_per_pair_is_accepted_in_every_batch(loss: Loss) -> None:
     """Sources may have different values of beta; some batches have fillers, or differ in size."""
-    hints = get_type_hints(loss.config)
-    if "beta" not in hints or torch.Tensor not in get_args(hints["beta"]):
-        return
     state = () if loss.initial_state is None else (loss.initial_state(),)
     for count in (3, 2, 4):
         chosen = torch.linspace(-2, -1, count, dtype=torch.float64, requires_grad=True)
@@ -204,8 +208,6 @@ def test_a_batch_with_nan_does_not_stay_in_the_state(loss: Loss) -> None:
 @every_pair_loss
 def test_no_gradient_lowers_the_likelihood_of_a_chosen_response(loss: Loss) -> None:
     """Margins from -1.5 to 1.49 nats; beyond them some losses have a target."""
-    if loss.name == "discopop":
-        return  # it rises where it changes from one loss to the other
     settings_ = {"uni_dpo": {"nll_lambda": 0.0}, "beta_dpo": {"keep": 1.0}}.get(loss.name, {})
     chosen = torch.linspace(-3, -0.01, 20, dtype=torch.float64, requires_grad=True)
     other = torch.full_like(chosen, -1.5).detach()
@@ -219,7 +221,8 @@ def test_no_gradient_lowers_the_likelihood_of_a_chosen_response(loss: Loss) -> N
     elif loss.name == "hinge":
         assert (chosen.grad <= 0).all()
     assert (chosen.grad < 0).any()
-    assert not (chosen.grad > 0).any()
+    # DiscoPOP rises where it changes from one loss to the other
+    assert (chosen.grad > 0).any() == (loss.name == "discopop")
 
 
 @every_loss
