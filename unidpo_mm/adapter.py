@@ -5,6 +5,7 @@ template, placeholder tokens and part names of its models, independently of data
 Each module in `model_adapters/` exports one family as `ADAPTER`, an `AdapterFamily`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from .records import (
     MediaKind,
     ModelInputs,
     PreferenceRow,
+    Preferences,
 )
 
 __all__ = [
@@ -95,7 +97,7 @@ class AdapterOptions:
 
 
 def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
-    """Encode a row and refuse it if the model cannot take it.
+    """Encode a row, also with its other images, and refuse it if the model cannot take it.
 
     Raises:
         DataError: As in `Adapter.encode` and `Adapter.check_fit`.
@@ -104,7 +106,11 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     check = getattr(adapter, "check_fit", None)  # adapters of other packages may lack it
     if check is not None:
         check(row, group)
-    return group
+    if not row.other_images:
+        return group
+    view = encode_checked(adapter, row.with_other_images())
+    without_units = Preferences(scores=view.preferences.scores)
+    return dataclasses.replace(group, view=dataclasses.replace(view, preferences=without_units))
 
 
 def generation_inputs(adapter: "Adapter", inputs: ModelInputs) -> Mapping[str, Tensor]:

@@ -92,22 +92,19 @@ class Kind:
     base: str = "the recipe"
 
 
-UNPAIRED = "learns from single responses labeled good or bad, which is not supported"
-
 LOSSES = Kind(
     noun="loss",
     where="loss.name",
     export="LOSS",
     attributes=tuple(
         "name config.__dataclass_fields__ unit compute terms needs_reference needs_scores "
-        "needs_tokens batch_dependent initial_state".split()
+        "needs_tokens needs_labels needs_mismatched batch_dependent initial_state".split()
     ),
     expected="an unidpo_mm.authoring.Loss",
     guide="docs/losses.md",
     package="unidpo_mm.losses",
-    helpers=frozenset({"base", "running", "weights"}),
+    helpers=frozenset({"base", "image_preference", "running", "weights"}),
     group="unidpo_mm.losses",
-    unsupported={"kto": UNPAIRED, "kto_pair": UNPAIRED},
 )
 FAMILIES = Kind(
     noun="model family",

@@ -209,7 +209,7 @@ def test_paths_are_relative_to_the_folder_of_the_images(tmp_path: Path) -> None:
         ({"images": ["http://x.org/p.png"]}, "images", "the image is a URL"),
         ({"images": [3]}, "images", "an image is int ('3')"),
         ({"images": [{"file": "p.png"}]}, "images", "an image is dict"),
-        ({"rejected_images": [make_image(1)]}, "rejected_images", "not supported yet"),
+        ({"rejected_images": [make_image(1)]}, "rejected_images", "1 other image(s) for 0"),
     ],
 )
 def test_wrong_images_are_refused(record: dict[str, Any], where: str, result: str) -> None:

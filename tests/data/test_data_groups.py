@@ -42,7 +42,7 @@ RECORDS = [
 
 
 def test_rows_of_one_prompt_are_joined() -> None:
-    first, who, other_domain = group_by_prompt(rows_from_records(RECORDS), max_pairs=8)
+    first, who, other_domain = group_by_prompt(rows_from_records(RECORDS), max_units=8)
     assert [response.text for response in first.responses] == ["aaa", "bbb", "ccc", "ddd"]
     assert first.pairs == (Pair(0, 1), Pair(0, 2, 0.5), Pair(1, 3))
     assert first.id == "data:1 + data:3 + data:4"
@@ -55,7 +55,7 @@ def test_rows_of_one_prompt_are_joined() -> None:
     ("most", "sizes"), [(1, [1, 1, 1, 1, 1]), (2, [2, 1, 1, 1]), (3, [3, 1, 1])]
 )
 def test_a_group_stays_within_a_micro_batch(most: int, sizes: list[int]) -> None:
-    joined = group_by_prompt(rows_from_records(RECORDS), max_pairs=most)
+    joined = group_by_prompt(rows_from_records(RECORDS), max_units=most)
     assert sorted((len(row.pairs) for row in joined), reverse=True) == sizes
 
 
@@ -64,7 +64,7 @@ def test_a_batch_has_the_ids_of_its_pairs_also_after_joining(checkpoint: Any) ->
     rows = rows_from_records(RECORDS)
     ids = {row.pair_id(pair) for row in rows for pair in row.pairs}
     assert len(ids) == len(RECORDS)
-    for joined in (rows, group_by_prompt(rows, max_pairs=8)):
+    for joined in (rows, group_by_prompt(rows, max_units=8)):
         batch = batch_of(loaded, joined)
         assert sorted(batch.pairs.ids) == sorted(ids)
         scores = dict(zip(batch.pairs.ids, batch.scores[batch.pairs.indices].tolist(), strict=True))
@@ -79,7 +79,7 @@ def test_the_same_prompt_with_another_image_is_another_prompt() -> None:
     other = rows_from_records([{**pair("<image> What?", "a", "b"), "images": [image_file(2)]}])
     again = rows_from_records([{**pair("<image> What?", "a", "c"), "images": [image_file(1)]}])
     rows = [dataclasses.replace(r, id=str(n)) for n, r in enumerate([row, *slot, *other, *again])]
-    assert [len(r.pairs) for r in group_by_prompt(rows, max_pairs=9)] == [1, 2, 1]
+    assert [len(r.pairs) for r in group_by_prompt(rows, max_units=9)] == [1, 2, 1]
 
 
 def image_file(seed: int) -> Any:
@@ -88,20 +88,20 @@ def image_file(seed: int) -> Any:
 
 def test_the_same_response_with_another_score_is_another_response() -> None:
     records = [pair("What?", "a", "b"), {**pair("What?", "a", "c"), "score_chosen": 3.0}]
-    (joined,) = group_by_prompt(rows_from_records(records), max_pairs=9)
+    (joined,) = group_by_prompt(rows_from_records(records), max_units=9)
     assert [response.score for response in joined.responses] == [5.0, 4.0, 3.0, 2.0]
 
 
 def test_rows_without_pairs_stay_alone() -> None:
     single = {"prompt": "What?", "responses": [{"text": "a", "score": 1}]}
     rows = rows_from_records([single, single | {"id": "2"}])
-    assert group_by_prompt(rows, max_pairs=9) == rows
+    assert group_by_prompt(rows, max_units=9) == rows
 
 
 def test_a_group_counts_once() -> None:
-    (joined,) = weight_by_group(group_by_prompt(rows_from_records(RECORDS[:1] * 1), max_pairs=9))
+    (joined,) = weight_by_group(group_by_prompt(rows_from_records(RECORDS[:1] * 1), max_units=9))
     assert [p.weight for p in joined.pairs] == [1.0]
-    first, *_ = weight_by_group(group_by_prompt(rows_from_records(RECORDS), max_pairs=9))
+    first, *_ = weight_by_group(group_by_prompt(rows_from_records(RECORDS), max_units=9))
     assert [p.weight for p in first.pairs] == pytest.approx([1 / 3, 1 / 6, 1 / 3])
 
 

@@ -98,7 +98,7 @@ def test_rows_that_are_rendered_otherwise_are_never_joined() -> None:
     prompts = [row(str(n), "x", (f"a{n}", "b"), **fields) for n, fields in enumerate(
         ({}, {"reasoning": "keep"}, {"template_kwargs": '{"enable_thinking": true}'}, {})
     )]  # fmt: skip
-    joined = group_by_prompt(prompts, max_pairs=8)
+    joined = group_by_prompt(prompts, max_units=8)
     assert [item.id for item in joined] == ["0 + 3", "1", "2"]
 
 

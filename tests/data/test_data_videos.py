@@ -310,7 +310,7 @@ def test_another_video_is_another_row(clip: Path, tmp_path: Path) -> None:
     )
     assert "1 row changed" in difference(data_digest(first), data_digest(second), second)[0]
     rows = [row(f"r{n}", "What?", ("a", f"b{n}"), videos=[make_clip(n % 2, 2)]) for n in range(4)]
-    joined = group_by_prompt(rows, max_pairs=4)
+    joined = group_by_prompt(rows, max_units=4)
     assert [len(group.pairs) for group in joined] == [2, 2]
     training, held_out = split_rows(rows, 0.5, seed=0)
     keys = [{example.videos[0].key() for example in part} for part in (training, held_out)]

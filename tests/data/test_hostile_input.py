@@ -193,7 +193,7 @@ def test_line_breaks_between_images_stay_and_the_one_in_front_does_not() -> None
 
 def test_rows_that_share_a_prompt_and_not_their_tools_stay_apart() -> None:
     records = [{**PAIR, "tools": [{"name": name}]} for name in ("A", "B")]
-    assert len(group_by_prompt(read_records(records).rows, max_pairs=8)) == 2
+    assert len(group_by_prompt(read_records(records).rows, max_units=8)) == 2
 
 
 def test_images_that_differ_only_in_palette_or_orientation_are_distinct(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_rows_on_disk_are_the_same(source: SourceOptions, monkeypatch: pytest.Mo
             expected = split_rows(memory.rows, fraction, seed=3)
             for rows, others in zip(parts, expected, strict=True):
                 assert_same(rows, others)
-            joined = group_by_prompt(parts[0], max_pairs=4)
-            expected_joined = group_by_prompt(expected[0], max_pairs=4)
+            joined = group_by_prompt(parts[0], max_units=4)
+            expected_joined = group_by_prompt(expected[0], max_units=4)
             assert max(len(row.pairs) for row in joined) > 1
             assert_same(joined, expected_joined)
             assert_same(weight_by_group(joined), weight_by_group(expected_joined))

@@ -19,7 +19,7 @@ from unidpo_mm.plugins import load_loss, plugin_names
 from unidpo_mm.records import LossOutput, PairLogps, SequenceLogps
 
 LOSSES: list[Loss] = [load_loss(name) for name in plugin_names(LOSS_KIND)]
-PAIR_LOSSES = [loss for loss in LOSSES if loss.unit == "pair"]
+PAIR_LOSSES = [loss for loss in LOSSES if loss.unit == "pair" and not loss.needs_labels]
 
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 every_pair_loss = pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: loss.name)
@@ -50,6 +50,7 @@ SEPARABLE = {
     "uni_dpo": {"tau_good": 2.5},
     "bco": {"shift": 0.25},
     "mpo": {"losses": {"dpo": 0.8, "sft": 1.0}},
+    "kto": {"kl": "none"},
 }
 """Parameters that make a batch-dependent loss independent of its batch."""
 
@@ -66,6 +67,8 @@ def pairs_from(columns: list[torch.Tensor], *, swapped: bool = False) -> PairLog
 
 
 def inputs_of(loss: Loss, columns: list[torch.Tensor]) -> PairLogps | SequenceLogps:
+    if loss.needs_labels:
+        return dataclasses.replace(pairs_from(columns), good=columns[4] > columns[5])
     if loss.unit == "pair":
         return pairs_from(columns)
     return side(columns[0], columns[6])
@@ -258,9 +261,12 @@ def test_a_loss_that_declares_no_scores_is_the_same_without_them(loss: Loss) -> 
     if loss.needs_scores(config) or loss.unit != "pair":
         return
     columns = tensors_of([(-1.0, -2.0, -0.5, -1.5, 3.0, 1.0, 4, 5)])
-    scored = compute(loss, pairs_from(columns), config).per_unit
-    columns[4], columns[5] = columns[4] * torch.nan, columns[5] * torch.nan
-    assert torch.equal(compute(loss, pairs_from(columns), config).per_unit, scored)
+    pairs = inputs_of(loss, columns)
+    assert isinstance(pairs, PairLogps)
+    scored = compute(loss, pairs, config).per_unit
+    nothing = torch.full_like(columns[4], torch.nan)
+    unscored = dataclasses.replace(pairs, score_chosen=nothing, score_rejected=nothing)
+    assert torch.equal(compute(loss, unscored, config).per_unit, scored)
 
 
 WRONG = [
@@ -312,6 +318,8 @@ WRONG = [
     ("f_dpo", "alpha", float("inf")),
     ("ld_dpo", "ld_alpha", 1.5),
     ("sampo", "beta", 0.0),
+    ("kto", "beta", 0.0),
+    ("kto", "undesirable_weight", -0.5),
 ]
 
 
@@ -342,7 +350,8 @@ def test_all_losses_exist() -> None:
     weighting = {"beta_dpo", "mm_dpo", "dr_dpo", "alpha_dpo", "gamma_po", "focal_po", "da_dpo"}
     of_trl = {"bco", "mpo", "exo", "nca", "apo", "aot", "sppo", "discopop", "f_dpo"}
     of_tokens = {"ld_dpo", "sampo"}
-    assert basic | weighting | of_trl | of_tokens == set(plugin_names(LOSS_KIND))
+    of_labels = {"kto"}
+    assert basic | weighting | of_trl | of_tokens | of_labels == set(plugin_names(LOSS_KIND))
 
 
 def test_every_loss_file_is_short() -> None:

@@ -99,6 +99,8 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
         **{key: (*expected, {"pref_loss": "uni_dpo"}) for key, expected in UNI_DPO.items()},
         "dpo_average_log_prob": (True, "loss.length_norm", True),
         "ld_alpha": (0.3, "loss.ld_alpha", 0.3),
+        "kto_chosen_weight": (1.5, "loss.desirable_weight", 1.5, {"stage": "kto"}),
+        "kto_rejected_weight": (1.5, "loss.undesirable_weight", 1.5, {"stage": "kto"}),
         "bf16": (True, "model.dtype", "bfloat16"),
         "fp16": (True, "model.dtype", "float16"),
         "pure_bf16": (True, "model.dtype", "bfloat16"),
@@ -173,6 +175,8 @@ EXPECTED: dict[str, dict[str, tuple[Any, ...]]] = {
         "beta": (0.3, "loss.beta", 0.3),
         "label_smoothing": (0.2, "loss.label_smoothing", 0.2, {"loss_type": "robust"}),
         "discopop_tau": (0.1, "loss.discopop_tau", 0.1, {"loss_type": "discopop"}),
+        "desirable_weight": (1.5, "loss.desirable_weight", 1.5),
+        "undesirable_weight": (1.5, "loss.undesirable_weight", 1.5),
         "f_divergence_type": ("js_divergence", "loss.divergence", "js"),
         "f_alpha_divergence_coef": (
             0.7,

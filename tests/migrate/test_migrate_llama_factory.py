@@ -197,7 +197,7 @@ def test_checkpoints_in_the_output_directory_have_a_note(directory: Path) -> Non
     ("text", "message"),
     [
         (SHORT.replace("dpo", "sft"), "key 'stage': the stage 'sft' does not"),
-        (SHORT.replace("dpo", "kto"), "single responses with good or bad labels"),
+        (SHORT.replace("dpo", "kto") + "pref_ftx: 0.5\n", "cannot be added to KTO"),
         (SHORT.replace("stage: dpo", "pref_beta: 1"), "the stage is missing"),
         (SHORT + "finetuning_type: oft\n", "'oft' is not supported"),
         (SHORT + "pref_loss: sigmiod\n", "did you mean 'sigmoid'"),
@@ -244,3 +244,11 @@ def test_all_problems_are_reported_at_once(directory: Path) -> None:
     for key in ("stage", "finetuning_type", "pref_loss", "learning_rate", "model_name_or_path"):
         assert f"key '{key}'" in message
     assert "the training data is missing" in message
+
+
+def test_the_stage_kto(directory: Path) -> None:
+    text = SHORT.replace("dpo", "kto") + "pref_beta: 0.2\nkto_chosen_weight: 1.5\n"
+    recipe, notes = migrated(directory, text + "simpo_gamma: 1.0\n")
+    expected = {"beta": 0.2, "desirable_weight": 1.5, "undesirable_weight": 1.0}
+    assert (recipe.loss.name, recipe.loss.parameters) == ("kto", expected)
+    assert "no effect on the loss 'kto'" in notes["simpo_gamma"]

@@ -78,7 +78,7 @@ def test_sources_are_entries_of_the_registry(directory: Path) -> None:
     assert (signs.path, signs.subset, signs.images) == (registry, "street_signs", None)
     assert (menus.path, menus.subset) == (registry, "menus")
     assert "street_signs" not in notes["dataset"]
-    assert "'menus' has no 'ranking': true" in notes["dataset"]
+    assert "'menus' has neither 'ranking': true nor a column 'kto_tag'" in notes["dataset"]
     assert "'revision' of 'menus' in dataset_info.json is ignored" in notes["dataset"]
 
 

@@ -272,7 +272,7 @@ def test_default_targets_of_peft_are_stated_with_a_note(directory: Path) -> None
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss_type": "kto"}, "there is no loss 'kto'"),
+        ({"loss_type": ["sigmoid", "kto"]}, "losses.kto cannot be a part of a mixture"),
         ({"loss_type": "exo_pair"}, r"label_smoothing must be in \(0, 0.5\), found 0.0"),
         (
             {"loss_type": "ipo", "ld_alpha": 0.5},
@@ -323,3 +323,15 @@ def test_unsupported_values_are_errors(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         short(directory, **values)
+
+
+@pytest.mark.parametrize("values", [{"loss_type": "kto"}, {}], ids=["named", "recognized"])
+def test_files_of_trl_kto(directory: Path, values: dict[str, Any]) -> None:
+    recipe, _ = short(directory, beta=0.3, desirable_weight=1.5, **values)
+    expected = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 1.0}
+    assert (recipe.loss.name, recipe.loss.parameters) == ("kto", expected)
+
+
+def test_unpaired_apo_is_kto_without_kl(directory: Path) -> None:
+    recipe, _ = short(directory, loss_type="apo_zero_unpaired")
+    assert (recipe.loss.name, recipe.loss.parameters["kl"]) == ("kto", "none")

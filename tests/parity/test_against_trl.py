@@ -157,6 +157,51 @@ def test_plain_strings_are_the_same_without_a_template(
     assert templated != pytest.approx(theirs, abs=1e-4)  # as documented
 
 
+@pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen2_vl"])
+def test_the_first_losses_of_labeled_responses_are_trls(
+    checkpoint: Checkpoint, tmp_path: Path, loss_type: str, model_type: str
+) -> None:
+    """Both compare a row with the response of the row before, the first one with the last."""
+    from datasets import Dataset
+    from trl import KTOConfig, KTOTrainer
+
+    folder = checkpoint(model_type)
+    pairs = text_rows(conversational=True) if model_type == "llama" else image_rows()
+    rows = [
+        {
+            **{name: row[name] for name in ("prompt", "images") if name in row},
+            "completion": row["chosen" if number % 2 else "rejected"],
+            "label": bool(number % 2),
+        }
+        for number, row in enumerate(pairs)
+    ]
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.75}
+    settings = {**SETTINGS, "beta": 0.3, "learning_rate": 0.2}
+    args = KTOConfig(
+        output_dir=str(tmp_path / "trl"),
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        loss_type=loss_type,
+        **weights,
+        **settings,
+    )
+    trainer = KTOTrainer(model=str(folder), args=args, train_dataset=Dataset.from_list(rows))
+    trainer.train()
+    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    ours = our_losses(
+        folder, rows, tmp_path, loss_type=loss_type, loss_kwargs=weights, freeze=[], **settings
+    )
+    assert theirs[0] != pytest.approx(theirs[-1], abs=1e-3)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    if loss_type == "kto":
+        other = our_losses(
+            folder, rows[::-1], tmp_path, loss_type=loss_type, loss_kwargs=weights, **settings
+        )
+        assert other != pytest.approx(theirs, abs=1e-5)  # with other mismatched responses
+
+
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "llava"])
 def test_images_give_trls_losses_too(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str

@@ -414,12 +414,12 @@ def test_pair_ids_are_stable_if_rows_are_joined_or_reordered() -> None:
     ]
     ids = pair_ids(rows)
     assert len(set(ids)) == len(rows)
-    joined = group_by_prompt(rows, max_pairs=8)
+    joined = group_by_prompt(rows, max_units=8)
     assert len(joined) == 1
     assert pair_ids(joined) == ids
-    assert pair_ids(group_by_prompt(joined, max_pairs=8)) == ids
-    assert set(pair_ids(group_by_prompt(rows[::-1], max_pairs=8))) == set(ids)
-    assert set(pair_ids(group_by_prompt(rows, max_pairs=2))) == set(ids)
+    assert pair_ids(group_by_prompt(joined, max_units=8)) == ids
+    assert set(pair_ids(group_by_prompt(rows[::-1], max_units=8))) == set(ids)
+    assert set(pair_ids(group_by_prompt(rows, max_units=2))) == set(ids)
 
 
 def test_pair_ids_are_stable_if_responses_are_added_or_reordered() -> None:

@@ -9,8 +9,7 @@ from trainers import config
 
 from unidpo_mm import UniDPOConfig
 from unidpo_mm.config.loss_aliases import OFFICIAL_NAMES, resolve_loss
-from unidpo_mm.data.load import read_records
-from unidpo_mm.errors import DataError, RecipeError
+from unidpo_mm.errors import RecipeError
 from unidpo_mm.losses.dpo import DPOLossConfig
 from unidpo_mm.training.configured_loss import configured_loss
 
@@ -185,15 +184,6 @@ def test_settings_can_be_parsed_from_a_command_line_as_in_trl() -> None:
     assert (loss.loss.name, loss.config.beta, loss.config.length_norm) == ("hinge", 0.2, True)
 
 
-@pytest.mark.parametrize("name", ["kto", "kto_pair"])
-def test_kto_is_reported_as_unsupported(tmp_path: Path, name: str) -> None:
-    with pytest.raises(
-        RecipeError, match=f"'{name}' learns from single responses .* not supported"
-    ):
-        settings_of(tmp_path, loss_type=name)
-
-
-def test_rows_of_kto_are_reported_as_unsupported() -> None:
-    problems = read_records([{"prompt": "a", "completion": "b", "label": True}]).problems
-    with pytest.raises(DataError, match=r"field 'label': .*KTO\) are not supported yet"):
-        raise DataError(problems)
+def test_trls_names_of_losses_of_labeled_responses(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, loss_type="kto").config.kl == "batch_mean"
+    assert settings_of(tmp_path, loss_type="apo_zero_unpaired").config.kl == "none"

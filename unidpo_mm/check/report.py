@@ -247,7 +247,7 @@ class CheckReport:
     Attributes:
         sources: Summaries of the sources.
         domains: Domain -> number of training rows.
-        rows, pairs, responses, prompts: Numbers in the training rows.
+        rows, pairs, labels, responses, prompts: Numbers in the training rows.
         pairs_per_prompt: Number of pairs -> number of prompts.
         lengths, scores, images, videos, overlap, weights: See their classes; `None` if not
             available.
@@ -262,6 +262,7 @@ class CheckReport:
     domains: Mapping[str, int]
     rows: int
     pairs: int
+    labels: int
     responses: int
     prompts: int
     pairs_per_prompt: Mapping[int, int]

@@ -164,6 +164,7 @@ class _Check:
             domains=dict(Counter(columns.domain_names[code] for code in columns.domain.tolist())),
             rows=len(self.rows),
             pairs=int(columns.pairs.sum()),
+            labels=len(columns.labels.values),
             responses=int(columns.responses.sum()),
             prompts=len(set(keys)) if counts is None else counts.prompts,
             pairs_per_prompt=_pairs_per_prompt(columns.pairs[intact].tolist(), keys),

@@ -73,6 +73,8 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{report.pairs:,} of {report.responses:,} responses to {report.prompts:,} prompts",
     )
+    if report.labels:
+        yield "labels", f"{report.labels:,} of single responses"
     yield "pairs per prompt", _spread(report.pairs_per_prompt, "prompts")
     lengths = report.lengths
     if lengths is not None:

@@ -44,10 +44,11 @@ TRL_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "aot_unpaired": ("aot", {"variant": "unpaired"}),
     "apo_zero": ("apo", {"variant": "zero"}),
     "apo_down": ("apo", {"variant": "down"}),
+    "apo_zero_unpaired": ("kto", {"kl": "none"}),
 }
 """TRL's `loss_type` -> our loss and its parameters, where the names differ.
 
-hinge, ipo, robust, aot, discopop and sft have the same names. The default `label_smoothing` of
+hinge, ipo, robust, aot, discopop, kto and sft have the same names. The default `label_smoothing` of
 robust is 0.1 here; TRL's default is 0, which makes it DPO.
 """
 

@@ -107,6 +107,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9), _zero_or_at_least(1, "second", "
 ImageSize = Annotated[int | str, BeforeValidator(_image_size)]
 """A number, or a number with its unit."""
 Weight = Annotated[float, Field(gt=0, le=1e6)]
+TermWeight = Annotated[float, Field(ge=0, le=1e6)]
 Teraflops = Annotated[float, Field(gt=0, le=1e6)]
 FramesPerSecond = Annotated[float, Field(gt=0, le=1000)]
 FrameCount = Annotated[int, Field(ge=2)]

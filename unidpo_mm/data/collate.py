@@ -126,9 +126,10 @@ def collate(
     """
     if not groups:
         raise DataError(Problem("batch", "there is no group", "Use at least one group"))
+    units = {unit: _units(groups, unit) for unit in ("pair", "response")}
+    groups = [*groups, *(group.view for group in groups if group.view is not None)]
     rows = _rows(groups, layout)
     grid = _Grid.of([row.ids.numel() for row in rows], padding_side, joined=layout == "joined")
-    sources = tuple(dict.fromkeys(group.row.source for group in groups))
     media = collate_media(groups, [row.group for row in rows], once=media_once, dtype=media_dtype)
     if tower_inputs is not None:
         media = {
@@ -139,9 +140,9 @@ def collate(
         inputs=_model_inputs(layout, rows, grid, pad_token_id, media),
         targets=_targets(rows, grid),
         scores=torch.cat([group.preferences.scores for group in groups]),
-        pairs=_units(groups, "pair", sources),
-        responses=_units(groups, "response", sources),
-        sources=sources,
+        pairs=units["pair"],
+        responses=units["response"],
+        sources=_sources(groups),
         cache_keys=_cache_keys(groups) if keyed else CacheKeys(),
     )
 
@@ -317,7 +318,11 @@ def _targets(rows: Sequence[_Row], grid: _Grid) -> Targets:
     )
 
 
-def _units(groups: Sequence[EncodedGroup], unit: Unit, sources: Sequence[str]) -> Units:
+def _sources(groups: Sequence[EncodedGroup]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(group.row.source for group in groups))
+
+
+def _units(groups: Sequence[EncodedGroup], unit: Unit) -> Units:
     """Return the units of a loss, with indices into the responses of the batch."""
     indices, weights, ids, rows, first = [], [], [], [], 0
     for group in groups:
@@ -327,7 +332,7 @@ def _units(groups: Sequence[EncodedGroup], unit: Unit, sources: Sequence[str]) -
             ids.append(unit_id)
             rows.append(group.row)
         first += len(group.response_ids)
-    width = 2 if unit == "pair" else 1
+    width, sources = 2 if unit == "pair" else 1, _sources(groups)
     return Units(
         indices=torch.tensor(indices, dtype=torch.int64).reshape(-1, width),
         weight=torch.tensor(weights, dtype=torch.float64),
@@ -335,4 +340,28 @@ def _units(groups: Sequence[EncodedGroup], unit: Unit, sources: Sequence[str]) -
         ids=tuple(ids),
         row_ids=tuple(row.id for row in rows),
         domains=tuple(row.domain for row in rows),
+        good=_labels(groups) if unit == "pair" else None,
+        view=_views(groups, first) if unit == "pair" else None,
     )
+
+
+def _labels(groups: Sequence[EncodedGroup]) -> Tensor | None:
+    """Return the labels of the pairs; `None` if they are preferences."""
+    labels = [pair.good for group in groups for pair in group.preferences.pairs]
+    return None if None in labels or not labels else torch.tensor(labels, dtype=torch.bool)
+
+
+def _views(groups: Sequence[EncodedGroup], first: int) -> Tensor | None:
+    """Return the place of each pair's chosen response with other images.
+
+    Args:
+        groups: The groups, whose views come after all of them.
+        first: Number of responses of the groups.
+    """
+    places = []
+    for group in groups:
+        chosen = group.preferences.chosen()
+        for pair in group.preferences.pairs:
+            places.append(-1 if group.view is None else first + chosen.index(pair.chosen))
+        first += 0 if group.view is None else len(group.view.response_ids)
+    return torch.tensor(places) if any(place >= 0 for place in places) else None

@@ -80,13 +80,14 @@ class RowColumns:
     Attributes:
         source_names, domain_names: Names of sources and domains.
         source, domain: [N] Indices into these names.
-        images, videos: [N] Numbers of images and videos.
+        images, videos, other_images: [N] Numbers of images, videos and other images.
         responses: [N] Number of responses.
         targets: [N] Number of responses that a loss with unit ``response`` trains on; of the first
             row, if rows are joined.
         scores: Scores of all responses of each row; NaN if missing.
         chosen, rejected: Scores of the responses of each row's pairs; NaN if missing.
         weights: Weights of each row's pairs.
+        labels: Weights of each row's labels.
     """
 
     source_names: tuple[str, ...]
@@ -95,12 +96,14 @@ class RowColumns:
     domain: Array
     images: Array
     videos: Array
+    other_images: Array
     responses: Array
     targets: Array
     scores: Ragged
     chosen: Ragged
     rejected: Ragged
     weights: Ragged
+    labels: Ragged
 
     @classmethod
     def of(cls, rows: Iterable[PreferenceRow]) -> "RowColumns":
@@ -108,14 +111,15 @@ class RowColumns:
         names: dict[str, int] = {}
         domains: dict[str, int] = {}
         numbers: list[tuple[int, ...]] = []
-        lists: tuple[list[list[float]], ...] = ([], [], [], [])
+        lists: tuple[list[list[float]], ...] = ([], [], [], [], [])
         for row in rows:
             scores = [numpy.nan if item.score is None else item.score for item in row.responses]
             numbers.append(
                 (
                     names.setdefault(row.source, len(names)),
                     domains.setdefault(row.domain, len(domains)),
-                    *(len(row.images), len(row.videos), len(row.responses)),
+                    *(len(row.images), len(row.videos), len(row.other_images)),
+                    len(row.responses),
                     len(row.targets()),
                 )
             )
@@ -123,7 +127,8 @@ class RowColumns:
             lists[1].append([scores[pair.chosen] for pair in row.pairs])
             lists[2].append([scores[pair.rejected] for pair in row.pairs])
             lists[3].append([pair.weight for pair in row.pairs])
-        table = numpy.array(numbers, dtype=numpy.int32).reshape(-1, 6)
+            lists[4].append([label.weight for label in row.labels])
+        table = numpy.array(numbers, dtype=numpy.int32).reshape(-1, 7)
         ragged = [Ragged.of(items, numpy.float64) for items in lists]
         return cls(tuple(names), tuple(domains), *table.T, *ragged)
 
@@ -160,10 +165,40 @@ class RowColumns:
 
     def for_responses(self) -> "RowColumns":
         """Return the columns of `PreferenceRow.for_responses`, without scores."""
-        none = Ragged(numpy.zeros(len(self) + 1, dtype=numpy.int64), numpy.zeros(0))
+        none = self._empty_lists()
         return dataclasses.replace(
-            self, responses=self.targets, scores=none, chosen=none, rejected=none, weights=none
+            self,
+            responses=self.targets,
+            scores=none,
+            chosen=none,
+            rejected=none,
+            weights=none,
+            labels=none,
         )
+
+    def for_labels(self, mismatched: Array) -> "RowColumns":
+        """Return the columns of `PreferenceRow.for_labels`, without scores.
+
+        Args:
+            mismatched: [N] Whether a mismatched response is added.
+        """
+        owners = numpy.concatenate([self.labels.owners, numpy.repeat(self.weights.owners, 2)])
+        weights = numpy.concatenate([self.labels.values, numpy.repeat(self.weights.values, 2)])
+        order = numpy.argsort(owners, kind="stable")
+        offsets = numpy.concatenate([[0], numpy.cumsum(self.labeled)])
+        none = self._empty_lists()
+        return dataclasses.replace(
+            self,
+            responses=self.responses + mismatched,
+            scores=none,
+            chosen=none,
+            rejected=none,
+            weights=Ragged(offsets, weights[order]),
+            labels=none,
+        )
+
+    def _empty_lists(self) -> Ragged:
+        return Ragged(numpy.zeros(len(self) + 1, dtype=numpy.int64), numpy.zeros(0))
 
     def weighted_by_group(self) -> "RowColumns":
         """Return the columns of `joining.weigh_by_group`."""
@@ -177,6 +212,12 @@ class RowColumns:
     def pairs(self) -> Array:
         """[N] Number of pairs."""
         return self.weights.lengths
+
+    @property
+    def labeled(self) -> Array:
+        """[N] Number of labeled responses, if each pair counts as two of them."""
+        labeled: Array = self.labels.lengths + 2 * self.pairs
+        return labeled
 
     @property
     def units(self) -> Array:

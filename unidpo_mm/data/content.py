@@ -45,11 +45,12 @@ class RowMediaKeys:
     """The content hashes of the media of one row."""
 
     def __init__(self, row: PreferenceRow, keys: Sequence[str]) -> None:
-        self._keys = {id(media): key for media, key in zip(row.media, keys, strict=True)}
+        # a row may have borrowed other images since the keys were computed
+        self._keys = {id(media): key for media, key in zip(row.media, keys, strict=False)}
 
     def key(self, media: ImageRef | VideoRef) -> str:
         """Return the hash of an image or a video of the row."""
-        return self._keys[id(media)]
+        return self._keys.get(id(media)) or content_key(media)
 
 
 @dataclass(frozen=True)

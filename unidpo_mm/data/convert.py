@@ -14,7 +14,7 @@ from .images import FileImage, UrlImage
 from .scores import form_pairs
 from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo
 
-__all__ = ["native", "trl", "write_rows"]
+__all__ = ["labeled", "native", "trl", "write_rows"]
 
 NO_PAIR = (
     "Use the native format, or skip such rows: convert a recipe whose source sets "
@@ -34,7 +34,8 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     Args:
         rows: The rows.
         path: A `.jsonl` file; relative image paths start from its directory.
-        layout: ``native`` keeps all responses and scores; ``trl`` has one line per pair.
+        layout: ``native`` keeps all responses and scores; ``trl`` has one line per pair. Labeled
+            responses have a line each in both.
 
     Raises:
         DataError: If the path does not end in `.jsonl`, or a row has no pair for TRL.
@@ -42,7 +43,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     if path.suffix != ".jsonl":
         problem = f"'{path.name}' does not end in .jsonl"
         raise DataError(Problem(str(path), problem, "Use a path that ends in .jsonl"))
-    unpaired = [row for row in rows if not row.pairs] if layout == "trl" else []
+    unpaired = [row for row in rows if not (row.pairs or row.labels)] if layout == "trl" else []
     if unpaired:
         raise DataError(Problem(row.where, "the row has no pair", NO_PAIR) for row in unpaired)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,10 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
-            for record in [native(row, media)] if layout == "native" else trl(row, media):
+            records = [native(row, media)] if layout == "native" else trl(row, media)
+            if row.labels and not row.pairs:
+                records = []
+            for record in [*records, *labeled(row, media)]:
                 while record["id"] != row.id and record["id"] in ids:
                     record["id"] += "'"  # the id of a pair equals that of a row
                 ids.add(record["id"])
@@ -72,6 +76,7 @@ def native(row: PreferenceRow, encode: EncodeMedia) -> dict[str, Any]:
         "prompt": _prompt(row),
         "images": [encode(image) for image in row.images],
         "videos": [encode(video) for video in row.videos],
+        "rejected_images": [encode(image) for image in row.other_images],
         "responses": responses,
         "pairs": [[p.chosen, p.rejected, p.weight] for p in row.pairs] if needs_pairs else None,
         "tools": _parsed(row.tools),
@@ -85,29 +90,55 @@ def native(row: PreferenceRow, encode: EncodeMedia) -> dict[str, Any]:
 
 
 def trl(row: PreferenceRow, encode: EncodeMedia) -> Iterator[dict[str, Any]]:
-    """Yield a record of TRL's preference format for each pair of a row.
-
-    Plain prompts stay plain, unless the row has images or videos, for which TRL requires
-    conversations.
-    """
-    plain = row.raw and not row.media
+    """Yield a record of TRL's preference format for each pair of a row."""
     for number, pair in enumerate(row.pairs):
         chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
         record = {
             "id": row.id if len(row.pairs) == 1 else f"{row.id}-{number}",
-            "domain": row.domain,
-            "prompt": _prompt(row) if plain else [message.turn() for message in row.messages],
-            "chosen": chosen.text if plain else [_response(chosen.text)],
-            "rejected": rejected.text if plain else [_response(rejected.text)],
-            "images": [encode(image) for image in row.images],
-            "videos": [encode(video) for video in row.videos],
+            "chosen": _response(row, chosen.text),
+            "rejected": _response(row, rejected.text),
             "score_chosen": chosen.score,
             "score_rejected": rejected.score,
-            "weight": None if pair.weight == 1.0 else pair.weight,
-            "tools": _parsed(row.tools),
-            "chat_template_kwargs": _parsed(row.template_kwargs),
         }
-        yield {name: value for name, value in record.items() if value not in (None, [])}
+        yield _trl_record(row, record, pair.weight, encode)
+
+
+def labeled(row: PreferenceRow, encode: EncodeMedia) -> Iterator[dict[str, Any]]:
+    """Yield a record of TRL's format of labeled responses for each label of a row."""
+    for number, label in enumerate(row.labels):
+        response = row.responses[label.response]
+        single = len(row.labels) == 1 and not row.pairs
+        record = {
+            "id": row.id if single else f"{row.id}-label-{number}",
+            "completion": _response(row, response.text),
+            "label": label.good,
+            "score": response.score,
+        }
+        yield _trl_record(row, record, label.weight, encode)
+
+
+def _trl_record(
+    row: PreferenceRow, fields: dict[str, Any], weight: float, encode: EncodeMedia
+) -> dict[str, Any]:
+    """Return a record of TRL with the fields that all its formats have."""
+    record = {
+        "id": fields.pop("id"),
+        "domain": row.domain,
+        "prompt": _prompt(row) if _is_plain(row) else [turn.turn() for turn in row.messages],
+        **fields,
+        "images": [encode(image) for image in row.images],
+        "videos": [encode(video) for video in row.videos],
+        "rejected_images": [encode(image) for image in row.other_images],
+        "weight": None if weight == 1.0 else weight,
+        "tools": _parsed(row.tools),
+        "chat_template_kwargs": _parsed(row.template_kwargs),
+    }
+    return {name: value for name, value in record.items() if value not in (None, [])}
+
+
+def _is_plain(row: PreferenceRow) -> bool:
+    """Return whether a plain prompt stays plain; with media, TRL requires conversations."""
+    return row.raw and not row.media
 
 
 def _parsed(text: str) -> Any:
@@ -129,8 +160,8 @@ def _prompt(row: PreferenceRow) -> Any:
     return "".join(f"{mark}\n" for mark in texts[:leading]) + "".join(texts[leading:])
 
 
-def _response(text: str) -> dict[str, Any]:
-    return Message("assistant", (text,)).turn()
+def _response(row: PreferenceRow, text: str) -> Any:
+    return text if _is_plain(row) else [Message("assistant", (text,)).turn()]
 
 
 class _Media:

@@ -32,10 +32,6 @@ def detect_format(record: Mapping[str, Any], where: str, required: Format | None
     fitting = [f for f in formats().values() if f.required <= columns and f.matches(record)]
     if fitting:
         return max(fitting, key=lambda f: (len(f.columns & columns), len(f.required)))
-    if {"completion", "label"} <= columns:
-        problem = "single responses with labels (as for KTO) are not supported yet"
-        remedy = "Use pairs: prompt, chosen and rejected"
-        raise DataError(Problem(f"{where}, field 'label'", problem, remedy))
     raise DataError(_problem(columns, where, None))
 
 

@@ -14,6 +14,7 @@ import numpy
 from ..config import SourceOptions
 from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
+from .columns import RowColumns
 from .joining import join_rows, weigh_by_group
 from .row_table import RowTable, columns_of, table_of, take_rows
 
@@ -23,33 +24,39 @@ __all__ = [
     "prompt_key",
     "repeat_problems",
     "repeat_sources",
+    "rows_before",
+    "train_on_labels",
     "train_on_responses",
     "weight_by_group",
 ]
 
 
-def group_by_prompt(rows: Sequence[PreferenceRow], *, max_pairs: int) -> Sequence[PreferenceRow]:
+def group_by_prompt(
+    rows: Sequence[PreferenceRow], *, max_units: int, labels: bool = False
+) -> Sequence[PreferenceRow]:
     """Join rows that share source, domain, prompt and images.
 
     Args:
-        rows: The rows; those without pairs are not joined.
-        max_pairs: The maximum number of pairs of a joined row, so that it fits into a micro-batch.
+        rows: The rows; those without units are not joined.
+        max_units: The maximum number of units of a joined row, so that it fits into a micro-batch.
+        labels: Whether units are labeled responses; otherwise they are pairs.
     """
     table = table_of(rows)
+    counts = table.columns.labeled if labels else table.columns.pairs
     keys = zip(table.keys("group"), table.media_keys, strict=True)
     joined: list[list[int]] = []
     open_group: dict[Hashable, int] = {}
-    pairs: list[int] = []
-    for number, (key, count) in enumerate(zip(keys, table.columns.pairs.tolist(), strict=True)):
+    units: list[int] = []
+    for number, (key, count) in enumerate(zip(keys, counts.tolist(), strict=True)):
         group = open_group.get(key)
-        if group is None or not count or pairs[group] + count > max_pairs:
+        if group is None or not count or units[group] + count > max_units:
             group = len(joined)
             joined.append([])
-            pairs.append(0)
+            units.append(0)
             if count:
                 open_group[key] = group
         joined[group].append(number)
-        pairs[group] += count
+        units[group] += count
     if isinstance(rows, RowTable):
         return rows.joined(joined)
     groups = ([rows[number] for number in group] for group in joined)
@@ -121,6 +128,46 @@ def train_on_responses(rows: Sequence[PreferenceRow]) -> Sequence[PreferenceRow]
     if isinstance(rows, RowTable):
         return rows.for_responses()
     return [row.for_responses() for row in rows if row.targets()]
+
+
+def train_on_labels(rows: Sequence[PreferenceRow], *, mismatched: bool) -> Sequence[PreferenceRow]:
+    """Return the rows for losses of labeled responses, see `PreferenceRow.for_labels`.
+
+    Args:
+        rows: The rows.
+        mismatched: Whether each row borrows the first response of the nearest row before it that
+            has another prompt; the rows are taken as a circle.
+
+    Raises:
+        DataError: If all rows have the same prompt, so that there is no response to another one.
+    """
+    table = table_of(rows)
+    lenders = [-1] * len(table)
+    if mismatched and len(table):
+        lenders = rows_before(list(zip(table.keys("prompt"), table.media_keys, strict=True)))
+        if lenders[0] < 0:
+            text = "all rows have the same prompt, so that no response belongs to another one"
+            remedy = "Add rows with other prompts, or set loss.kl to none"
+            raise DataError(Problem(table[0].where, text, remedy))
+    return table.borrowing(lenders, _with_labels, RowColumns.for_labels)
+
+
+def rows_before(keys: Sequence[Hashable]) -> list[int]:
+    """Return for each row the nearest one before it with another key; -1 if there is none.
+
+    The rows are taken as a circle, so that only rows with a common key have none.
+    """
+    before = next((n for n in reversed(range(len(keys))) if keys[n] != keys[0]), -1)
+    result = []
+    for number, key in enumerate(keys):
+        if number and key != keys[number - 1]:
+            before = number - 1
+        result.append(before)
+    return result
+
+
+def _with_labels(row: PreferenceRow, lender: PreferenceRow | None) -> PreferenceRow:
+    return row.for_labels(None if lender is None else lender.responses[0])
 
 
 def prompt_key(row: PreferenceRow, media: Sequence[str]) -> Hashable:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from ..records import Pair, PreferenceRow, Response
+from ..records import Label, Pair, PreferenceRow, Response
 
 __all__ = ["join_rows", "weigh_by_group"]
 
@@ -12,10 +12,11 @@ MAX_NAMES = 3
 
 
 def join_rows(rows: Sequence[PreferenceRow]) -> PreferenceRow:
-    """Return a row with the distinct responses and the pairs of all rows."""
+    """Return a row with the distinct responses, the pairs and the labels of all rows."""
     numbers: dict[tuple[str, float | None], int] = {}
     responses: list[Response] = []
-    pairs = []
+    pairs: list[Pair] = []
+    labels: list[Label] = []
     for row in rows:
         for response in row.responses:
             if (response.text, response.score) not in numbers:
@@ -26,12 +27,16 @@ def join_rows(rows: Sequence[PreferenceRow]) -> PreferenceRow:
             Pair(joined[p.chosen], joined[p.rejected], p.weight, p.row_id or row.id)
             for p in row.pairs
         ]
+        labels += [
+            Label(joined[n.response], n.good, n.weight, n.row_id or row.id) for n in row.labels
+        ]
     return dataclasses.replace(
         rows[0],
         id=_joined_name([row.id for row in rows]),
         where=_joined_name([row.where for row in rows]),
         responses=tuple(responses),
         pairs=tuple(pairs),
+        labels=tuple(labels),
     )
 
 

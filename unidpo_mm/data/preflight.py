@@ -43,6 +43,7 @@ class Preflight:
 
     rows: int = 0
     pairs: int = 0
+    labels: int = 0
     responses: int = 0
     images: int = 0
     videos: int = 0
@@ -82,6 +83,7 @@ class Preflight:
         columns = columns.take(numpy.flatnonzero(encoded))
         self.rows = len(columns)
         self.pairs, self.responses = int(columns.pairs.sum()), int(columns.responses.sum())
+        self.labels = len(columns.labels.values)
         self.images, self.videos = int(columns.images.sum()), int(columns.videos.sum())
         domains = numpy.bincount(columns.domain, minlength=len(columns.domain_names))
         self.domains.update(

@@ -30,13 +30,16 @@ DEFAULT_COLUMNS["openai"] = DEFAULT_COLUMNS["sharegpt"]  # its turns have the ke
 """Formatting -> role of a column -> its default name, which is also its name in our format."""
 COMMON = {
     name: name
-    for name in ("chosen", "rejected", "images", "videos", "score_chosen", "score_rejected")
+    for name in (
+        *("chosen", "rejected", "images", "videos"),
+        *("score_chosen", "score_rejected", "kto_tag"),
+    )
 }
 IGNORED_ROLES = ("response", "tools")
-"""Roles that any entry may map, but that an entry with ``ranking`` does not use."""
+"""Roles that any entry may map, but that are not always used."""
 ONLY_MAPPED = ("system", "history")
 """Columns without a default name in LLaMA-Factory: they are ignored unless the entry maps them."""
-NOT_SUPPORTED = ("audios", "kto_tag")
+NOT_SUPPORTED = ("audios",)
 TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -79,15 +82,16 @@ def _listing(
     if formatting not in DEFAULT_COLUMNS:
         remedy = f"Use one of {', '.join(DEFAULT_COLUMNS)}"
         raise InvalidValue(f"unknown formatting '{formatting}'", remedy)
-    if not entry.get("ranking"):
-        problem = "the entry has no chosen and rejected responses"
-        raise InvalidValue(problem, "Use an entry with 'ranking': true")
     if location.split not in (None, "train"):
         problem = f"split '{location.split}' was requested, but entries set their own"
         raise InvalidValue(problem, "Remove 'split', or use another entry")
     defaults = {**DEFAULT_COLUMNS[formatting], **COMMON}
     columns = _mapping(entry, "columns", {*defaults, *NOT_SUPPORTED, *IGNORED_ROLES})
     tags = _mapping(entry, "tags", set(TAGS))
+    labeled = bool(columns.get("kto_tag"))
+    if not (labeled or entry.get("ranking")):
+        problem = "the entry has neither chosen and rejected responses nor labels"
+        raise InvalidValue(problem, "Use an entry with 'ranking': true, or with a column 'kto_tag'")
     unsupported = [role for role in NOT_SUPPORTED if columns.get(role)]
     if unsupported:
         problem = f"columns that are not supported yet: {', '.join(unsupported)}"
@@ -109,7 +113,7 @@ def _listing(
         records,
         columns={defaults[r]: str(name) for r, name in columns.items() if r in defaults},
         unmapped=frozenset(role for role in ONLY_MAPPED if not columns.get(role)),
-        format="alpaca" if formatting == "alpaca" else "sharegpt",
+        format=("alpaca" if formatting == "alpaca" else "sharegpt") + "_labeled" * labeled,
         folder=folder,
         files=inner.files,
         fingerprint=json.dumps([entry, inner.fingerprint]),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..records import ImageRef, MediaSlot, Message, Pair, PreferenceRow, Response, VideoRef
+from ..records import ImageRef, Label, MediaSlot, Message, Pair, PreferenceRow, Response, VideoRef
 from .images import FileImage, MemoryImage, UrlImage
 from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo
 
@@ -50,8 +50,10 @@ def encode_row(row: PreferenceRow) -> bytes:
         *(row.id, row.domain, row.source, row.where, plain_messages(row)),
         [_plain_media(image, blobs) for image in row.images],
         [_plain_media(video, blobs) for video in row.videos],
+        [_plain_media(image, blobs) for image in row.other_images],
         [[r.text, r.score, r.field, r.score_field] for r in row.responses],
-        [[p.chosen, p.rejected, p.weight, p.row_id] for p in row.pairs],
+        [[p.chosen, p.rejected, p.weight, p.row_id, p.good] for p in row.pairs],
+        [[n.response, n.good, n.weight, n.row_id] for n in row.labels],
         *(row.raw, row.tools, row.template_kwargs, row.reasoning),
     ]
     try:
@@ -67,7 +69,8 @@ def decode_row(content: bytes | memoryview) -> PreferenceRow:
     view = memoryview(content)
     start = SIZE_BYTES + int.from_bytes(view[:SIZE_BYTES], "little")
     fields = json.loads(bytes(view[SIZE_BYTES:start]))
-    row_id, domain, source, where, messages, images, videos, responses, pairs = fields[:9]
+    row_id, domain, source, where, messages, images, videos, other_images = fields[:8]
+    responses, pairs, labels = fields[8:11]
     values = {
         "id": row_id,
         "domain": domain,
@@ -76,9 +79,11 @@ def decode_row(content: bytes | memoryview) -> PreferenceRow:
         "messages": tuple(_message(*message) for message in messages),
         "images": tuple(_media(image, view[start:]) for image in images),
         "videos": tuple(_media(video, view[start:]) for video in videos),
+        "other_images": tuple(_media(image, view[start:]) for image in other_images),
         "responses": tuple(Response(*response) for response in responses),
         "pairs": tuple(Pair(*pair) for pair in pairs),
-        **dict(zip(("raw", "tools", "template_kwargs", "reasoning"), fields[9:], strict=True)),
+        "labels": tuple(Label(*label) for label in labels),
+        **dict(zip(("raw", "tools", "template_kwargs", "reasoning"), fields[11:], strict=True)),
     }
     row = object.__new__(PreferenceRow)  # its checks passed before it was written
     row.__dict__.update(values)

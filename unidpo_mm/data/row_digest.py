@@ -8,11 +8,16 @@ from typing import Any, Protocol
 
 from ..records import ImageRef, MediaSlot, PreferenceRow, VideoRef
 from .media_keys import MediaKeys
+from .view_image import ViewImage
 
 __all__ = ["row_digest", "row_digests"]
 
 IGNORED_FIELDS = frozenset({"id", "source", "where"})
 """Fields of a row that do not change a loss; sources are compared separately."""
+
+LATER_FIELDS = ("videos", "labels", "other_images")
+"""Fields that do not count if they are empty, because checkpoints of earlier versions have digests
+without them."""
 
 
 class KeySource(Protocol):
@@ -36,8 +41,9 @@ def row_digest(row: PreferenceRow, media_keys: KeySource) -> bytes:
         for field in dataclasses.fields(row)
         if field.name not in IGNORED_FIELDS
     }
-    if not row.videos:  # checkpoints of earlier versions have digests without the field
-        del content["videos"]
+    for name in LATER_FIELDS:
+        if not content[name]:
+            del content[name]
     # JSON in ASCII is unambiguous, keeps every digit of a float and takes unpaired surrogates
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).digest()
@@ -51,6 +57,8 @@ def _plain(value: Any, media_keys: KeySource) -> Any:
         return [_plain(item, media_keys) for item in value]
     if isinstance(value, MediaSlot):
         return {value.kind: True}
+    if isinstance(value, ViewImage):
+        return {"view": [value.view, value.kept, _plain(value.image, media_keys)]}
     if hasattr(value, "open"):
         return {"image": media_keys.key(value)}
     if hasattr(value, "sample"):
@@ -58,5 +66,5 @@ def _plain(value: Any, media_keys: KeySource) -> Any:
     return [
         _plain(getattr(value, field.name), media_keys)
         for field in dataclasses.fields(value)
-        if field.compare
+        if field.compare and not (field.name == "good" and value.good is None)
     ]

@@ -44,8 +44,8 @@ KEY_BYTES = 16
 MAGIC_BYTES = 8
 """Bytes of an Arrow file before its batches, which are those of an Arrow stream."""
 
-LISTS = ("scores", "chosen", "rejected", "weights")
-NUMBERS = ("images", "videos", "responses", "targets")
+LISTS = ("scores", "chosen", "rejected", "weights", "labels")
+NUMBERS = ("images", "videos", "other_images", "responses", "targets")
 
 SCHEMA = pa.schema(
     [

@@ -8,6 +8,7 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from .row_file import RowFile, response_keys, row_keys
 
 __all__ = [
     "FileRows",
+    "Loan",
     "MemoryRows",
     "RowTable",
     "columns_of",
@@ -117,6 +119,25 @@ class FileRows(Sequence[PreferenceRow]):
         return [tuple(keys[start:stop]) for start, stop in itertools.pairwise(offsets)]
 
 
+@dataclass(frozen=True)
+class Loan:
+    """The loan of each row of a table from another row.
+
+    Attributes:
+        lenders: [N] The index of the other row among those of the parts; -1 if there is none.
+        give: (row, lender or `None`) -> the row with what it borrows.
+        columns: (columns, [N] whether there is a lender) -> the columns of the rows.
+    """
+
+    lenders: NDArray[Any]
+    give: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow]
+    columns: Callable[[RowColumns, NDArray[Any]], RowColumns]
+
+    def take(self, numbers: NDArray[Any]) -> "Loan":
+        """Return what the rows with these indices borrow."""
+        return dataclasses.replace(self, lenders=self.lenders[numbers])
+
+
 class RowTable(Sequence[PreferenceRow]):
     """A sequence of rows, each of which is one row of its parts or several of them, joined.
 
@@ -125,6 +146,7 @@ class RowTable(Sequence[PreferenceRow]):
         members: The indices of the rows that each row of the table consists of; `None` for all
             rows, unchanged.
         changes: Functions that are applied to each row.
+        loan: What each row borrows from another row; `None` if they borrow nothing.
     """
 
     def __init__(
@@ -132,13 +154,14 @@ class RowTable(Sequence[PreferenceRow]):
         parts: Sequence[MemoryRows | FileRows],
         members: Ragged | None = None,
         changes: tuple[Callable[[PreferenceRow], PreferenceRow], ...] = (),
+        loan: Loan | None = None,
     ) -> None:
         self.parts = parts
         self._starts = numpy.cumsum([0, *map(len, parts)]).tolist()
-        self.members, self.changes = members, changes
+        self.members, self.changes, self.loan = members, changes, loan
 
     def __reduce__(self) -> Any:  # columns are not sent to workers
-        return RowTable, (self.parts, self.members, self.changes)
+        return RowTable, (self.parts, self.members, self.changes, self.loan)
 
     def __len__(self) -> int:
         return self._starts[-1] if self.members is None else len(self.members)
@@ -152,6 +175,9 @@ class RowTable(Sequence[PreferenceRow]):
         numbers = [number] if self.members is None else self.members[number].tolist()
         rows = [self._part_row(item) for item in numbers]
         row = rows[0] if len(rows) == 1 else join_rows(rows)
+        if self.loan is not None:
+            lender = int(self.loan.lenders[number])
+            row = self.loan.give(row, None if lender < 0 else self._part_row(lender))
         for change in self.changes:
             row = change(row)
         return row
@@ -176,8 +202,10 @@ class RowTable(Sequence[PreferenceRow]):
             result = columns.take(self.members.values)
         else:
             result = self._joined_columns(columns)
+        if self.loan is not None:
+            result = self.loan.columns(result, self.loan.lenders >= 0)
         for change in self.changes:
-            result = CHANGED_COLUMNS[change](result)
+            result = CHANGED_COLUMNS.get(change, _unchanged)(result)
         return result
 
     def _joined_columns(self, columns: RowColumns) -> RowColumns:
@@ -194,7 +222,7 @@ class RowTable(Sequence[PreferenceRow]):
         alone = members.lengths == 1  # the responses of a row in the data are kept as they are
         lists = {
             name: getattr(member_columns, name).merge(members.offsets)
-            for name in ("scores", "chosen", "rejected", "weights")
+            for name in ("scores", "chosen", "rejected", "weights", "labels")
         }
         responses = numpy.where(alone, first.responses, distinct)
         return dataclasses.replace(first, responses=responses, **lists)
@@ -219,12 +247,13 @@ class RowTable(Sequence[PreferenceRow]):
     def digests(self) -> NDArray[numpy.uint8]:
         """Return the digest of each row, [N, 32]; see `row_digests`."""
         base = numpy.concatenate([part.content.digests for part in self.parts])
-        if self.members is None and not self.changes:
+        all_changed = bool(self.changes) or self.loan is not None
+        if self.members is None and not all_changed:
             return base
         members = self.members or Ragged.of(([n] for n in range(len(self))), numpy.int64)
         result = base[members.values[members.offsets[:-1]]]
         changed = numpy.flatnonzero(members.lengths > 1).tolist()
-        if self.changes:
+        if all_changed:
             changed = list(range(len(self)))
         if changed:
             media_keys = self.media_keys  # rows that are joined have the same media
@@ -239,14 +268,16 @@ class RowTable(Sequence[PreferenceRow]):
     def take(self, indices: Iterable[int] | NDArray[Any]) -> "RowTable":
         """Return the rows with these indices."""
         numbers = numpy.fromiter(indices, dtype=numpy.int64)
+        loan = None if self.loan is None else self.loan.take(numbers)
         if self.members is not None:
-            return RowTable(self.parts, self.members.take(numbers), self.changes)
+            return RowTable(self.parts, self.members.take(numbers), self.changes, loan)
         members = Ragged(numpy.arange(len(numbers) + 1), numbers)
-        return RowTable(self.parts, members, self.changes)
+        return RowTable(self.parts, members, self.changes, loan)
 
     def joined(self, groups: Iterable[Sequence[int]]) -> "RowTable":
         """Return one row for each group of indices; the table must not have changed rows."""
         assert not self.changes
+        assert self.loan is None
         members = Ragged.of(groups, numpy.int64)
         if self.members is not None:
             inner = self.members.take(members.values)
@@ -258,9 +289,40 @@ class RowTable(Sequence[PreferenceRow]):
         table = self.take(numpy.flatnonzero(self.columns.targets > 0))
         return RowTable(table.parts, table.members, (*self.changes, PreferenceRow.for_responses))
 
+    def borrowing(
+        self,
+        lenders: Sequence[int],
+        give: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow],
+        columns: Callable[[RowColumns, NDArray[Any]], RowColumns],
+    ) -> "RowTable":
+        """Return the rows with what each borrows from another one.
+
+        The table must not have changed rows.
+
+        Args:
+            lenders: The index of the row that each row borrows from; -1 if there is none.
+            give: As in `Loan`.
+            columns: As in `Loan`.
+        """
+        assert not self.changes
+        assert self.loan is None
+        numbers = numpy.array(lenders, dtype=numpy.int64)
+        if self.members is not None:
+            first = self.members.values[self.members.offsets[:-1]]
+            numbers = numpy.where(numbers < 0, -1, first[numbers])
+        return RowTable(self.parts, self.members, (), Loan(numbers, give, columns))
+
+    def changed(self, change: Callable[[PreferenceRow], PreferenceRow]) -> "RowTable":
+        """Return the rows with another change; for that of columns see `CHANGED_COLUMNS`."""
+        return RowTable(self.parts, self.members, (*self.changes, change), self.loan)
+
     def weighted_by_group(self) -> "RowTable":
         """Return the rows with the weights of their pairs divided by their number."""
-        return RowTable(self.parts, self.members, (*self.changes, weigh_by_group))
+        return self.changed(weigh_by_group)
+
+
+def _unchanged(columns: RowColumns) -> RowColumns:
+    return columns
 
 
 CHANGED_COLUMNS: dict[Any, Callable[[RowColumns], RowColumns]] = {
@@ -291,7 +353,7 @@ def concatenated(parts: Sequence[Sequence[PreferenceRow]]) -> Sequence[Preferenc
     if not any(isinstance(part, RowTable) for part in parts):
         return [row for part in parts for row in part]
     tables = [table_of(part) for part in parts]
-    if any(table.changes for table in tables):
+    if any(table.changes or table.loan is not None for table in tables):
         return [row for part in parts for row in part]
     inner = [part for table in tables for part in table.parts]
     if all(table.members is None for table in tables):

@@ -110,6 +110,11 @@ class Loss:
         needs_scores: Whether a configuration uses the quality scores of the responses.
         needs_tokens: Whether a configuration uses the log-prob of each token,
             `SequenceLogps.tokens`, and not only their sum.
+        needs_labels: Whether the units are responses labeled good or bad, and not preferences: then
+            the first response of each of the `PairLogps` is the labeled one. Preferences are read
+            as two labels each.
+        needs_mismatched: For such losses, whether a configuration compares the labeled responses
+            with mismatched ones; otherwise both responses of each of the `PairLogps` are the same.
         batch_dependent: Whether the loss of a pair depends on the other pairs of its micro-batch,
             so that gradient accumulation and the number of processes change the result.
         initial_state: Creates what a stateful loss remembers from batch to batch of one run: a
@@ -124,6 +129,8 @@ class Loss:
     needs_reference: Callable[[Any], bool] = always
     needs_scores: Callable[[Any], bool] = never
     needs_tokens: Callable[[Any], bool] = never
+    needs_labels: bool = False
+    needs_mismatched: Callable[[Any], bool] = never
     batch_dependent: Callable[[Any], bool] = never
     initial_state: Callable[[], Any] | None = None
 

@@ -41,7 +41,7 @@ class MPOLossConfig:
         if not any(loss.unit == "pair" for loss, _, _ in parts):
             raise ValueError("losses must contain a pair loss with a weight, for example dpo: 1.0")
         for loss, config, _ in parts:
-            if loss.initial_state is not None or loss.name == LOSS.name:
+            if loss.initial_state is not None or loss.needs_labels or loss.name == LOSS.name:
                 raise ValueError(f"losses.{loss.name} cannot be a part of a mixture")
             if getattr(config, "tau_good", None) == "median":
                 raise ValueError(f"parameters.{loss.name}.tau_good must be a number in a mixture")

@@ -1,4 +1,4 @@
-"""LLaMA-Factory: `stage: dpo`, with the keys that the official multimodal code adds to it."""
+"""LLaMA-Factory: the stages `dpo`, with the keys of the official multimodal code, and `kto`."""
 
 from ..config.problems import describe
 from .conversion import Conversion, Framework
@@ -15,21 +15,20 @@ from .table import load_table
 __all__ = ["FRAMEWORK"]
 
 LOSSES = load_losses("llama_factory")
+KTO = load_losses("llama_factory", "kto")["kto"]
 WITHOUT_BCO = ("orpo", "simpo", "uni_dpo")
 """Losses to which `pref_bco_weight` adds nothing."""
 
 
 def _check_stage(conversion: Conversion) -> None:
     stage = conversion.values.get("stage")
-    if stage == "dpo":
+    if stage in ("dpo", "kto"):
         conversion.used_keys.add("stage")
         return
     text = f"the stage '{stage}' does not train on preference pairs"
     if stage is None:
         text = "the stage is missing, and its default is supervised fine-tuning"
-    elif stage == "kto":
-        text = "the stage 'kto' trains on single responses with good or bad labels, not supported"
-    conversion.problem("stage", text, "Use a file with stage: dpo")
+    conversion.problem("stage", text, "Use a file with stage: dpo or stage: kto")
 
 
 def _convert_template(conversion: Conversion) -> None:
@@ -70,6 +69,9 @@ def _convert_thinking(conversion: Conversion, *, has_template: bool) -> None:
 
 
 def _convert_loss(conversion: Conversion) -> None:
+    if conversion.values.get("stage") == "kto":
+        _convert_kto(conversion)
+        return
     name = str(conversion.value("pref_loss")).lower().replace("-", "_")
     rule = loss_rule(conversion, "pref_loss", name, LOSSES)
     if rule is None:
@@ -107,6 +109,16 @@ def _convert_loss(conversion: Conversion) -> None:
     set_loss(conversion, [(loss, parameters)], "pref_loss")
 
 
+def _convert_kto(conversion: Conversion) -> None:
+    if conversion.number("pref_ftx"):
+        text = "the NLL of good responses cannot be added to KTO"
+        conversion.problem("pref_ftx", text, "Remove it")
+    parameters = parameters_of(conversion, KTO, "stage")
+    used = {"pref_ftx", *(key for _, key in parameters.values())}
+    note_unused(conversion, "kto", used)
+    set_loss(conversion, [("kto", parameters)], "stage")
+
+
 def _set_mixture(
     conversion: Conversion, name: str, parameters: Parameters, sft: float, bco: float
 ) -> None:
@@ -126,7 +138,7 @@ def _set_mixture(
 
 FRAMEWORK = Framework(
     title="LLaMA-Factory",
-    hint="stage: dpo",
+    hint="stage: dpo or kto",
     keys=load_table("llama_factory"),
     converters={
         "stage": _check_stage,

@@ -84,8 +84,13 @@ def _notes(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if file.suffix and file.suffix not in SUPPORTED_SUFFIXES:
         suffixes = ", ".join(SUPPORTED_SUFFIXES)
         yield f"'{file.name}' is not in a supported file format ({suffixes})"
-    if not entry.get("ranking"):
-        yield f"'{name}' has no 'ranking': true in {FILE}, so it has no pairs"
+    columns = entry.get("columns")
+    labeled = isinstance(columns, Mapping) and columns.get("kto_tag")
+    if not (labeled or entry.get("ranking")):
+        yield (
+            f"'{name}' has neither 'ranking': true nor a column 'kto_tag' in {FILE}, so it has no "
+            "pairs or labels"
+        )
     for key in IGNORED_KEYS:
         if entry.get(key) is not None:
             yield f"'{key}' of '{name}' in {FILE} is ignored; the data are used as they are"

@@ -10,6 +10,8 @@ from .table import load_file, load_table
 __all__ = ["FRAMEWORK"]
 
 LOSSES = load_losses("trl")
+KTO_KEYS = ("desirable_weight", "undesirable_weight")
+"""Keys by which a file of `trl kto` is recognized, whose default loss is another one."""
 DIVERGENCES = load_file("trl")["divergences"]
 FILE_FORMATS = ("json", "parquet")
 """Names of data sets that stand for a file format."""
@@ -82,8 +84,16 @@ def _sources_of(conversion: Conversion, entry: Any) -> list[dict[str, Any]]:
     return [{"path": path, **split} for path in paths]
 
 
+def _loss_type(conversion: Conversion) -> Any:
+    """Return the names of the losses; those of `trl kto` have another default."""
+    is_kto = bool(set(KTO_KEYS) & conversion.values.keys())
+    return (
+        "kto" if is_kto and "loss_type" not in conversion.values else conversion.value("loss_type")
+    )
+
+
 def _convert_loss(conversion: Conversion) -> None:
-    losses = conversion.value("loss_type")
+    losses = _loss_type(conversion)
     names = [str(name) for name in (losses if isinstance(losses, list) else [losses])]
     matches = [loss_rule(conversion, "loss_type", name, LOSSES) for name in names]
     rules = [rule for rule in matches if rule is not None]

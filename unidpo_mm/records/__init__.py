@@ -20,16 +20,12 @@ from .batches import (
 )
 from .groups import EncodedGroup, Media, Preferences, RowInfo
 from .logps import LossOutput, PairLogps, SequenceLogps
+from .messages import MEDIA_KINDS, ROLES, ImageRef, MediaKind, MediaSlot, Message
 from .rows import (
     DOMAINS,
-    MEDIA_KINDS,
-    ROLES,
     SCORE_MISSING,
     Domain,
-    ImageRef,
-    MediaKind,
-    MediaSlot,
-    Message,
+    Label,
     Pair,
     PreferenceRow,
     Reasoning,
@@ -50,6 +46,7 @@ __all__ = [
     "FrameSampling",
     "GroupBatch",
     "ImageRef",
+    "Label",
     "Layout",
     "LossOutput",
     "Media",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, Problem
-from .rows import DOMAINS, Domain, MediaKind, Unit
+from .messages import MediaKind
+from .rows import DOMAINS, Domain, Unit
 
 __all__ = [
     "CacheKeys",
@@ -202,6 +203,10 @@ class Units(TensorRecord):
         ids: The stable id of each unit, see `PreferenceRow.pair_id` and `response_id`.
         row_ids: Row ids; those of joined rows combine several names.
         domains: Domains.
+        good: [P] bool, for losses of labeled responses: whether the response is good. It is the
+            first of its pair, and the second one is a mismatched response. `None` for preferences.
+        view: [P] index into the N responses: the chosen response with the other images of its row;
+            -1 for rows without. `None` if no row has other images.
         same_first: [U], the number of units of the batch with the same first response. It follows
             from `indices`, and is computed on the CPU because a GPU would have to be waited for.
         members: [1 + D, U] bool, the units of all domains and of each of the D `DOMAINS`; it
@@ -214,12 +219,14 @@ class Units(TensorRecord):
     ids: tuple[str, ...]
     row_ids: tuple[str, ...]
     domains: tuple[Domain, ...]
+    good: Tensor | None = None
+    view: Tensor | None = None
     same_first: Tensor = field(init=False, repr=False)
     members: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = [f.name for f in dataclasses.fields(self) if f.init]
-        sizes = {name: len(getattr(self, name)) for name in names}
+        sizes = {name: len(value) for name in names if (value := getattr(self, name)) is not None}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the units of a batch have different numbers of entries: {sizes}")
         first = self.indices[:, 0]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, Problem
-from .rows import Domain, MediaKind, Pair, PreferenceRow, Unit
+from .messages import MediaKind
+from .rows import Domain, Pair, PreferenceRow, Unit
 
 __all__ = ["EncodedGroup", "Media", "Preferences", "RowInfo"]
 
@@ -69,6 +70,10 @@ class Preferences:
             response_unit_ids=tuple(row.response_id(number) for number in row.targets()),
         )
 
+    def chosen(self) -> tuple[int, ...]:
+        """Return the indices of the responses that are chosen in a pair, each once."""
+        return tuple(sorted({pair.chosen for pair in self.pairs}))
+
     def units(self, unit: Unit) -> Iterator[tuple[tuple[int, ...], float, str]]:
         """Yield indices of responses, weight and id of each unit of a loss."""
         if unit == "pair":
@@ -119,6 +124,8 @@ class EncodedGroup:
         preferences: Scores, pairs and other units among the K responses.
         weight: 1, or 0 for a filler, which no loss or metric counts.
         cut_responses: The number of responses truncated to fit `max_length`.
+        view: The chosen responses to the other images of the row (`PreferenceRow.other_images`),
+            without units; `None` if it has none.
     """
 
     row: RowInfo
@@ -129,6 +136,7 @@ class EncodedGroup:
     preferences: Preferences = field(default_factory=Preferences)
     weight: float = 1.0
     cut_responses: int = 0
+    view: "EncodedGroup | None" = None
 
     def __post_init__(self) -> None:
         problems = [

@@ -61,6 +61,12 @@ class PairLogps:
         weight: [P] float64, 0 for fillers, which batch statistics skip.
         chosen_pairs: [P], the number of pairs of the batch with the same chosen response; `None`
             if every pair has its own.
+        good: [P] bool, for losses of labeled responses: whether the "chosen" response is good; the
+            "rejected" one is then a mismatched response, one to another prompt. `None` for
+            preferences.
+        policy_view, reference_view: Log-probs of the chosen responses with the other images of
+            their rows, arbitrary where `has_view` is false; `None` if no row has other images.
+        has_view: [P] bool, whether the row has other images.
     """
 
     policy_chosen: SequenceLogps
@@ -71,6 +77,10 @@ class PairLogps:
     score_rejected: Tensor
     weight: Tensor
     chosen_pairs: Tensor | None = None
+    good: Tensor | None = None
+    policy_view: SequenceLogps | None = None
+    reference_view: SequenceLogps | None = None
+    has_view: Tensor | None = None
 
     def __post_init__(self) -> None:
         policy = (self.policy_chosen, self.policy_rejected)

@@ -2,26 +2,21 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from ..errors import DataError, Problem
 from ..reasoning import strip_reasoning
+from .messages import MEDIA_KINDS, ROLES, ImageRef, Message
 from .videos import VideoRef
 
 __all__ = [
     "DOMAINS",
-    "MEDIA_KINDS",
-    "ROLES",
     "SCORE_MISSING",
     "Domain",
-    "ImageRef",
-    "MediaKind",
-    "MediaSlot",
-    "Message",
+    "Label",
     "Pair",
     "PreferenceRow",
     "Reasoning",
@@ -31,79 +26,18 @@ __all__ = [
 
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
-MediaKind = Literal["image", "video"]
-"""Kinds of media in a prompt."""
-MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video")
 Unit = Literal["pair", "response"]
 """The kind of units that a loss averages over."""
 Reasoning = Literal["keep", "strip"]
 """How to treat a response that a chat template would change, see `PreferenceRow`."""
 RESPONSE_DIGEST = 16
 """Hexadecimal digits of the SHA-256 of a response in the id of a pair or response."""
-ROLES = ("system", "user", "assistant", "tool")
 SCORE_MISSING = (
     "the score is missing",
     "Add a finite score to every response, set the source's scores.missing to a quality weight such"
     " as 0.5 (loss uni_dpo), or use a loss that needs no scores (dpo, simpo)",
 )
 """Message and remedy of the problem that a row lacks a score which the loss needs."""
-
-
-class ImageRef(Protocol):
-    """An image that is opened when it is used, so that rows stay small."""
-
-    def open(self) -> Any:
-        """Return a `PIL.Image.Image` in RGB; raise `DataError` if it cannot be read."""
-        ...
-
-    def describe(self) -> str:
-        """Return a name of the image for messages."""
-        ...
-
-    def key(self) -> str:
-        """Return a string that is equal for equal images."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MediaSlot:
-    """The place of one image or video inside a message; the media of a kind fill them in order."""
-
-    kind: MediaKind
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a prompt.
-
-    Attributes:
-        role: ``system``, ``user``, ``assistant`` or ``tool``.
-        parts: Text and media slots in reading order.
-        extras: Further keys of the turn for the chat template, such as `tool_calls`, as a JSON
-            object; empty if there are none.
-    """
-
-    role: str
-    parts: tuple[str | MediaSlot, ...]
-    extras: str = ""
-
-    @property
-    def text(self) -> str:
-        """The text parts, concatenated."""
-        return "".join(part for part in self.parts if isinstance(part, str))
-
-    def turn(self) -> dict[str, Any]:
-        """Return the turn as chat templates take it, with a list of parts as its content."""
-        parts = [
-            {"type": part.kind} if isinstance(part, MediaSlot) else {"type": "text", "text": part}
-            for part in self.parts
-        ]
-        extras = json.loads(self.extras) if self.extras else {}
-        return {"role": self.role, "content": parts, **extras}
-
-    def slots(self, kind: MediaKind) -> int:
-        """Return the number of images, or of videos, in this message."""
-        return self.parts.count(MediaSlot(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +66,30 @@ class Pair:
         weight: Weight of the pair in the loss.
         row_id: Id of the row in the data that the pair comes from; empty if the row that holds the
             pair was not joined from several ones.
+        good: `None` for a preference. In rows for losses of labeled responses, see
+            `PreferenceRow.for_labels`: whether the response `chosen` is good; `rejected` is then
+            a mismatched response, one to another prompt.
     """
 
     chosen: int
     rejected: int
+    weight: float = 1.0
+    row_id: str = dataclasses.field(default="", compare=False)
+    good: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The label of a single response.
+
+    Attributes:
+        response: Index into the responses of the row.
+        good: Whether the response is good.
+        weight, row_id: As in `Pair`.
+    """
+
+    response: int
+    good: bool
     weight: float = 1.0
     row_id: str = dataclasses.field(default="", compare=False)
 
@@ -152,8 +106,11 @@ class PreferenceRow:
         messages: The prompt.
         images: The images, in the order of their slots in `messages`.
         videos: The videos, in the order of their slots.
+        other_images: As many other images, with which the chosen responses are compared with the
+            same responses to `images`; empty if they are not.
         responses: At least one response.
-        pairs: Preferences; empty only for losses with unit ``response``.
+        pairs: Preferences; empty only for losses with unit ``response`` or of labeled responses.
+        labels: Labels of single responses.
         raw: Whether the prompt was a plain string, which is rendered without a chat template if the
             model has none.
         tools: Tools for the chat template, as a JSON list; empty if there are none.
@@ -174,8 +131,10 @@ class PreferenceRow:
     messages: tuple[Message, ...]
     images: tuple[ImageRef, ...] = ()
     videos: tuple[VideoRef, ...] = ()
+    other_images: tuple[ImageRef, ...] = ()
     responses: tuple[Response, ...]
     pairs: tuple[Pair, ...] = ()
+    labels: tuple[Label, ...] = ()
     raw: bool = False
     tools: str = ""
     template_kwargs: str = ""
@@ -188,8 +147,8 @@ class PreferenceRow:
 
     @property
     def media(self) -> tuple[ImageRef | VideoRef, ...]:
-        """The images, followed by the videos."""
-        return (*self.images, *self.videos)
+        """The images, followed by the videos and the other images."""
+        return (*self.images, *self.videos, *self.other_images)
 
     def _prompt_problems(self) -> Iterator[Problem]:
         media = {"image": self.images, "video": self.videos}
@@ -206,6 +165,9 @@ class PreferenceRow:
                 problem = f"{len(media[kind])} {kind}(s) for {count} {kind} placeholder(s)"
                 remedy = f"Use exactly one {kind} per placeholder, in the same order"
                 yield self._problem(f"{kind}s", problem, remedy)
+        if self.other_images and len(self.other_images) != len(self.images):
+            problem = f"{len(self.other_images)} other image(s) for {len(self.images)} image(s)"
+            yield self._problem("rejected_images", problem, "Use as many as images")
 
     def _response_problems(self) -> Iterator[Problem]:
         if not self.responses:
@@ -228,15 +190,22 @@ class PreferenceRow:
                 yield self._problem("pairs", problem, remedy)
                 continue
             text = self.responses[pair.chosen].text
-            if text == self.responses[pair.rejected].text:
+            if text == self.responses[pair.rejected].text and pair.good is None:
                 names = self.response_field(pair.chosen), self.response_field(pair.rejected)
                 problem = f"{' and '.join(names)} are the same response ({_short(text)})"
                 yield self._problem(
                     names[0], problem, "Use two different responses, or remove the row"
                 )
-            if not (math.isfinite(pair.weight) and pair.weight >= 0):
-                problem = f"the weight of a pair is {pair.weight}"
-                yield self._problem("weight", problem, "Use a finite number >= 0")
+        for label in self.labels:
+            if label.response not in range(len(self.responses)):
+                problem = f"a label refers to response {label.response}"
+                remedy = f"Use indices from 0 to {len(self.responses) - 1}"
+                yield self._problem("labels", problem, remedy)
+        for kind, units in (("pair", self.pairs), ("label", self.labels)):
+            for unit in units:
+                if not (math.isfinite(unit.weight) and unit.weight >= 0):
+                    problem = f"the weight of a {kind} is {unit.weight}"
+                    yield self._problem("weight", problem, "Use a finite number >= 0")
 
     def without_reasoning(self) -> "PreferenceRow":
         """Return the row with the reasoning blocks of its responses removed.
@@ -289,10 +258,13 @@ class PreferenceRow:
         """Return the id of a pair: the id of its row in the data and digests of its two responses.
 
         The id stays the same if rows are joined or reordered, or if the row gets other responses.
-        Pairs of one row whose texts are equal have the same id.
+        Pairs of one row whose texts are equal have the same id. The mismatched response of a label
+        is not part of its id.
         """
-        chosen, rejected = self._digest(pair.chosen), self._digest(pair.rejected)
-        return f"{pair.row_id or self.id}:{chosen}:{rejected}"
+        name, chosen = pair.row_id or self.id, self._digest(pair.chosen)
+        if pair.good is not None:
+            return f"{name}:{chosen}:{'good' if pair.good else 'bad'}"
+        return f"{name}:{chosen}:{self._digest(pair.rejected)}"
 
     def response_id(self, number: int) -> str:
         """Return the id of a response: the id of this row and a digest of the response."""
@@ -305,18 +277,64 @@ class PreferenceRow:
     def targets(self) -> tuple[int, ...]:
         """Return the indices of the responses that a loss with unit ``response`` trains on.
 
-        These are the chosen responses, each once; without pairs the response with the highest
-        score, or the first one.
+        These are the chosen responses and those with a good label, each once; without pairs and
+        labels the response with the highest score, or the first one.
         """
-        if self.pairs:
-            return tuple(sorted({pair.chosen for pair in self.pairs if pair.weight > 0}))
+        if self.pairs or self.labels:
+            pairs = (pair for pair in self.pairs if pair.good is not False)
+            chosen = {pair.chosen for pair in pairs if pair.weight > 0}
+            good = {label.response for label in self.labels if label.good and label.weight > 0}
+            return tuple(sorted(chosen | good))
         scores = [-math.inf if item.score is None else item.score for item in self.responses]
         return (scores.index(max(scores)),)
 
     def for_responses(self) -> "PreferenceRow":
         """Return the row with only its target responses, for losses with unit ``response``."""
         kept = tuple(self.responses[number] for number in self.targets())
-        return dataclasses.replace(self, responses=kept, pairs=())
+        return dataclasses.replace(self, responses=kept, pairs=(), labels=(), other_images=())
+
+    def chosen(self) -> tuple[int, ...]:
+        """Return the indices of the responses that are chosen in a pair, each once."""
+        return tuple(sorted({pair.chosen for pair in self.pairs}))
+
+    def with_other_images(self) -> "PreferenceRow":
+        """Return the row of the chosen responses to the other images, without pairs."""
+        kept = tuple(self.responses[number] for number in self.chosen())
+        return dataclasses.replace(
+            self, images=self.other_images, other_images=(), responses=kept, pairs=(), labels=()
+        )
+
+    def for_labels(self, mismatched: Response | None) -> "PreferenceRow":
+        """Return the row for losses of labeled responses.
+
+        It has a pair for each label, and two for each preference, whose chosen response is good and
+        whose rejected response is bad.
+
+        Args:
+            mismatched: A response to another prompt, which is added to the responses and compared
+                with the labeled ones; `None` if the loss uses none.
+        """
+        labels = [*self.labels]
+        for pair in self.pairs:
+            labels.append(Label(pair.chosen, True, pair.weight, pair.row_id))
+            labels.append(Label(pair.rejected, False, pair.weight, pair.row_id))
+        last = len(self.responses)
+        return dataclasses.replace(
+            self,
+            responses=self.responses if mismatched is None else (*self.responses, mismatched),
+            pairs=tuple(
+                Pair(
+                    chosen=label.response,
+                    rejected=label.response if mismatched is None else last,
+                    weight=label.weight,
+                    row_id=label.row_id,
+                    good=label.good,
+                )
+                for label in labels
+            ),
+            labels=(),
+            other_images=(),
+        )
 
 
 def _short(text: str, limit: int = 60) -> str:

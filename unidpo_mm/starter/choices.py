@@ -126,7 +126,11 @@ def length_choice(starter: Starter, rows: Sequence[PreferenceRow], adapter: Any)
 
 
 def loss_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
-    """Choose the loss by the scores: Uni-DPO needs them."""
+    """Choose the loss by labels and scores: Uni-DPO needs scores, KTO labels."""
+    labels = [label.good for row in rows for label in row.labels]
+    if labels and not any(row.pairs for row in rows):
+        _labels_choice(starter, sum(labels), len(labels))
+        return
     facts = score_facts(rows)
     if facts is None:
         starter.set("loss.name", "dpo", "uni_dpo needs scores, and the data have none")
@@ -150,9 +154,20 @@ def loss_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
     starter.set("loss.tau_good", "median", text)
 
 
+def _labels_choice(starter: Starter, good: int, labels: int) -> None:
+    """Choose KTO, with equal total weights of good and bad responses."""
+    starter.set("loss.name", "kto", f"{good:,} of {labels:,} labeled responses are good")
+    starter.set("loss.beta", 0.1, "0.05 to 0.5 are common for summed log-probs")
+    bad = labels - good
+    if good and bad and good != bad:
+        side = "desirable" if good < bad else "undesirable"
+        weight = float(f"{max(good, bad) / min(good, bad):.3g}")
+        starter.set(f"loss.{side}_weight", weight, "so that both labels have the same total weight")
+
+
 def batch_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
     """Choose how many pairs a step has: fewer if there are few rows."""
-    pairs = sum(len(row.pairs) for row in rows)
+    pairs = sum(len(row.pairs) or len(row.labels) for row in rows)
     per_step = min(PAIRS_PER_STEP, max(MICRO_BATCH, pairs // 20))
     accumulation = max(per_step // MICRO_BATCH, 1)
     starter.set("train.per_device_train_batch_size", MICRO_BATCH, "pairs")

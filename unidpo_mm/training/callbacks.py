@@ -372,7 +372,8 @@ def max_tokens(trainer: SavingTrainer) -> int:
         int(columns_of(trainer.parts.train_rows).units.max(initial=0)),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
-    return round(preflight.tokens_of_pair[layout] * max_pairs)
+    views = 2 if trainer.args.image_preference > 0 else 1  # prompt and chosen response once more
+    return round(views * preflight.tokens_of_pair[layout] * max_pairs)
 
 
 def _free_memory(trainer: SavingTrainer) -> int:

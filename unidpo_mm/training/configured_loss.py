@@ -22,6 +22,7 @@ from ..data.columns import RowColumns
 from ..data.row_table import columns_of
 from ..errors import DataError, Problem, RecipeError
 from ..losses.base import Loss
+from ..losses.image_preference import with_image_preference
 from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
@@ -188,7 +189,8 @@ class ConfiguredLoss:
         """Return a problem for each row that lacks the pairs or scores that the loss needs."""
         columns = columns_of(rows)
         needed = [self.needs_scores(name) for name in columns.source_names]
-        unpaired = (columns.pairs == 0) & (self.loss.unit == "pair")
+        units = columns.labeled if self.loss.needs_labels else columns.pairs
+        unpaired = (units == 0) & (self.loss.unit == "pair")
         scores = numpy.isnan(columns.chosen.values) | numpy.isnan(columns.rejected.values)
         unscored = numpy.zeros(len(columns), dtype=bool)
         unscored[columns.chosen.owners[scores]] = True
@@ -197,14 +199,26 @@ class ConfiguredLoss:
         for number in numpy.flatnonzero(unpaired | unscored).tolist():
             row = rows[number]
             if unpaired[number]:
-                remedy = (
-                    "Add two responses with different scores, or set the source's scores.ties to "
-                    f"drop, which skips such rows: the loss '{self.loss.name}' needs pairs"
-                )
-                problems.append(Problem(row.where, "the row has no pair", remedy))
+                problems.append(self._no_unit(row))
             if unscored[number]:
                 problems += row.missing_scores()
         return problems
+
+    def _no_unit(self, row: PreferenceRow) -> Problem:
+        """Return the problem of a row without a unit of the loss."""
+        needs = f"the loss '{self.loss.name}' needs"
+        if self.loss.needs_labels:
+            text = "the row has neither a label nor a pair"
+            return Problem(row.where, text, f"Add a label, true or false: {needs} labels or pairs")
+        if row.labels:
+            text = "the row has a label and no pair"
+            remedy = f"Use the loss 'kto' for labeled responses, or add pairs: {needs} pairs"
+            return Problem(row.where, text, remedy)
+        remedy = (
+            "Add two responses with different scores, or set the source's scores.ties to drop, "
+            f"which skips such rows: {needs} pairs"
+        )
+        return Problem(row.where, "the row has no pair", remedy)
 
     def describe(self) -> dict[str, Any]:
         """Return the resolved parameters, for the record of a run."""
@@ -222,7 +236,12 @@ def configured_loss(args: UniDPOConfig) -> ConfiguredLoss:
         RecipeError: If the loss does not have a parameter, or a value is invalid.
     """
     name, parameters = resolve_loss(args)
-    return configure_loss(name, parameters, args.loss_by_source)
+    configured = configure_loss(name, parameters, args.loss_by_source)
+    weight, anchor = args.image_preference, args.image_anchor
+    if weight == 0:
+        return configured
+    loss = with_image_preference(configured.loss, weight=weight, anchor=anchor)
+    return dataclasses.replace(configured, loss=loss)
 
 
 def configure_loss(

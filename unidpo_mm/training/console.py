@@ -256,10 +256,11 @@ def data_lines(parts: RunParts, args: UniDPOConfig) -> list[str]:
         return [f"Data: streamed while the run trains; the first {rows} were checked"]
     domains = ", ".join(f"{count} {name}" for name, count in sorted(preflight.domains.items()))
     videos = f"{counted(preflight.videos, 'video')}, " if preflight.videos else ""
+    labels = f"{counted(preflight.labels, 'label')}, " if preflight.labels else ""
     data = (
         f"Data: {counted(preflight.rows, 'row')} ({domains}), {counted(preflight.pairs, 'pair')}, "
-        f"{counted(preflight.responses, 'response')}, {counted(preflight.images, 'image')}, "
-        f"{videos}"
+        f"{labels}{counted(preflight.responses, 'response')}, "
+        f"{counted(preflight.images, 'image')}, {videos}"
         f"{counted(preflight.prompts, 'distinct prompt')}; longest row "
         f"{counted(preflight.longest, 'token')}; {counted(len(parts.eval_rows), 'row')} held out"
     )

@@ -44,7 +44,7 @@ class Sample:
     prompt: str
     answer: str
     preferred: str
-    """The best response in the data, for comparison."""
+    """The best response in the data, for comparison; empty if the only label is bad."""
 
 
 @torch.no_grad()
@@ -87,8 +87,8 @@ def generate_samples(
     for row in rows:
         prompts = [adapter.encode_prompt(row)]
         (response,) = generate_responses(model, adapter, prompts, decoding, device=device)
-        best = row.responses[row.targets()[0]].text
-        samples.append(Sample(row.id, row.domain, row.messages[-1].text, response.text, best))
+        preferred = "".join(row.responses[number].text for number in row.targets()[:1])
+        samples.append(Sample(row.id, row.domain, row.messages[-1].text, response.text, preferred))
     return samples
 
 

@@ -178,7 +178,9 @@ class LedgerRecorder:
 def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[str, Tensor]:
     """Return the values of each unit of a micro-batch, [U] each.
 
-    Of the columns in `unidpo_mm.ledger.columns.VALUES`, those without a value are missing.
+    Of the columns in `unidpo_mm.ledger.columns.VALUES`, those without a value are missing. A
+    response labeled good is in the columns of chosen responses, a bad one in those of rejected
+    ones, and the other side has no value.
     """
     loss, pairs = output.loss, output.pairs
     values = {"weight": output.weight, "loss": loss.per_unit}
@@ -188,6 +190,8 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
         (slope,) = derivatives(loss.per_unit, output.policy)
         values |= _response("chosen", output.policy.select(index), None, batch.scores[index])
         return values | {"dloss_dchosen": slope[index]}
+    if pairs.good is not None:
+        return values | _labeled(output, pairs.good)
     values |= _response("chosen", pairs.policy_chosen, pairs.reference_chosen, pairs.score_chosen)
     values |= _response(
         "rejected", pairs.policy_rejected, pairs.reference_rejected, pairs.score_rejected
@@ -202,6 +206,23 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
         margin_by_chosen, margin_by_rejected = derivatives(loss.reward_margin, chosen, rejected)
         slope = (by_chosen / margin_by_chosen + by_rejected / margin_by_rejected) / 2
         values["contribution"] = slope.abs()
+    return values
+
+
+def _labeled(output: StepOutput, good: Tensor) -> dict[str, Tensor]:
+    """Return the columns of labeled responses, NaN on the other side."""
+    loss, pairs = output.loss, output.pairs
+    (slope,) = derivatives(loss.per_unit, pairs.policy_chosen)
+    values: dict[str, Tensor] = {}
+    for side, present in (("chosen", good), ("rejected", ~good)):
+        columns = _response(side, pairs.policy_chosen, pairs.reference_chosen, pairs.score_chosen)
+        columns[f"dloss_d{side}"] = slope
+        if loss.chosen_rewards is not None:
+            columns[f"reward_{side}"] = loss.chosen_rewards
+        values |= {name: torch.where(present, item, torch.nan) for name, item in columns.items()}
+    if loss.reward_margin is not None:
+        (by_reward,) = derivatives(loss.reward_margin, pairs.policy_chosen)
+        values["contribution"] = (slope / by_reward).abs()
     return values
 
 

@@ -6,6 +6,7 @@ up sums and counts, which are reduced over processes once and then divided.
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..metric_names import PAIR_METRICS
 from ..records import DOMAINS, GroupBatch, Units
 from .step import StepOutput
 
-__all__ = ["MetricSums", "pair_values", "policy_only_change"]
+__all__ = ["LabelValues", "MetricSums", "label_values", "pair_values", "policy_only_change"]
 
 ALL = "all"
 
@@ -46,7 +47,12 @@ class MetricSums:
     def on_step(self, batch: GroupBatch, output: StepOutput) -> None:
         """Add one batch, without waiting for the device."""
         losses, values = {"loss": output.loss.per_unit}, pair_values(output)
-        if self.loss.unit == "pair":
+        if batch.pairs.good is not None:
+            labels = label_values(output, batch.pairs.good)
+            self._add({**losses, **labels.common}, batch.pairs)
+            self._add(labels.good, batch.pairs, only=batch.pairs.good)
+            self._add(labels.bad, batch.pairs, only=~batch.pairs.good)
+        elif self.loss.unit == "pair":
             self._add({**losses, **values}, batch.pairs)
         else:
             self._add(losses, batch.responses)
@@ -76,6 +82,11 @@ class MetricSums:
             for number, name in enumerate(self.names)
             if counts[number] > 0
         }
+        if (
+            "rewards/margins" not in means
+            and {"rewards/chosen", "rewards/rejected"} <= means.keys()
+        ):
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
         weight, squared = means.pop("weight", None), means.pop("weight_squared", None)
         if weight is not None and squared:
             pairs = float(counts[self.names.index("weight")])
@@ -83,13 +94,20 @@ class MetricSums:
             means["effective_sample_size"] = pairs * weight**2 / squared
         return means
 
-    def _add(self, values: Mapping[str, Tensor], units: Units) -> None:
+    def _add(
+        self, values: Mapping[str, Tensor], units: Units, *, only: Tensor | None = None
+    ) -> None:
         """Add values [U] of some metrics, all at once.
 
         Values of another domain are replaced by 0 and not multiplied by it, so that a NaN stays in
         the sums of its own domain.
+
+        Args:
+            values: Metric -> its values.
+            units: Their weights and domains.
+            only: [U] The units that count; `None` for all.
         """
-        weight_U = units.weight
+        weight_U = units.weight if only is None else torch.where(only, units.weight, 0.0)
         empty = torch.zeros_like(weight_U)
         values_UN = torch.stack(
             [values.get(name, empty).detach().to(empty) for name in self.names], 1
@@ -138,6 +156,39 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
         weight = functools.reduce(torch.mul, factors, torch.ones_like(margins))
         values |= {"weight": weight, "weight_squared": weight**2}
     return {name: tensor.detach() for name, tensor in values.items()}
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """Metrics of labeled responses, each [U].
+
+    Attributes:
+        common: Those of all responses.
+        good, bad: Those of responses labeled good or bad only. They have the names of the metrics
+            of chosen and rejected responses.
+    """
+
+    common: Mapping[str, Tensor]
+    good: Mapping[str, Tensor]
+    bad: Mapping[str, Tensor]
+
+
+def label_values(output: StepOutput, good: Tensor) -> LabelValues:
+    """Return every metric of the labeled responses of a batch.
+
+    A response counts as classified right if a good one has a higher reward than the loss compares
+    it with, or a bad one does not.
+    """
+    pairs, loss = output.pairs, output.loss
+    logps, rewards = pairs.policy_chosen.mean.detach(), loss.chosen_rewards
+    common, better, worse = dict(loss.terms), {"logps/chosen": logps}, {"logps/rejected": logps}
+    if pairs.reference_chosen is not None:
+        better["logps/chosen_change"] = logps - pairs.reference_chosen.mean
+    if rewards is not None and loss.rejected_rewards is not None:
+        above = rewards > loss.rejected_rewards
+        common["rewards/accuracies"] = (above == good).to(logps)
+        better["rewards/chosen"], worse["rewards/rejected"] = rewards, rewards
+    return LabelValues(common, better, worse)
 
 
 def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:

@@ -5,23 +5,15 @@ call it, so that they accept the same rows and report the same problems in the s
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy
 
 from ..adapter import Adapter, AdapterFamily
 from ..config import LoraOptions, SourceOptions
 from ..config.python import UniDPOConfig
 from ..config.python_remedies import in_python
-from ..config.training_arguments import training_arguments
-from ..data.groups import (
-    group_by_prompt,
-    repeat_sources,
-    train_on_responses,
-    weight_by_group,
-)
+from ..data.groups import repeat_sources, weight_by_group
 from ..data.load import (
     DataFiles,
     Loaded,
@@ -33,8 +25,8 @@ from ..data.load import (
 )
 from ..data.measure import Measurements, measure_with_index
 from ..data.preflight import Preflight, survey
-from ..data.row_table import columns_of, concatenated, take_rows
-from ..data.scores import scale_problems, zero_weight_problems
+from ..data.row_table import columns_of, concatenated
+from ..data.scores import scale_problems
 from ..data.split import split_rows
 from ..data.stream_batches import StreamPlan
 from ..data.stream_sources import is_stream
@@ -44,6 +36,7 @@ from ..modeling.lora_targets import RECIPE_KEYS
 from ..modeling.parts import lora_part_problems, part_problems
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
+from .loss_rows import loss_problems, token_limit_problems, units_of
 from .streaming import later_sources, mixture_problems, plan_stream, stream_problems
 
 __all__ = ["Prepared", "check_part_names", "prepare", "read_options"]
@@ -182,8 +175,10 @@ def prepare(
         later = later_sources(train_dataset, training.rows, loss)
         sources = list(dict.fromkeys([*sources, *later]))
     problems += [] if any_loss else loss.check_sources(sources)
-    problems += _loss_problems(training.rows, prepared.loaded_eval_rows, loss, any_loss=any_loss)
-    problems += _token_limit_problems(args, loss)
+    problems += loss_problems(
+        training.rows, prepared.loaded_eval_rows, args, loss, any_loss=any_loss
+    )
+    problems += token_limit_problems(args, loss)
     if prepared.adapter is not None:
         _encode(prepared, prepared.adapter, args, measure=measure)
     if not problems:
@@ -283,47 +278,6 @@ def read_options(dataset: Any, args: UniDPOConfig) -> ReadOptions:
     )
 
 
-def _loss_problems(
-    train_rows: Sequence[PreferenceRow],
-    eval_rows: Sequence[PreferenceRow],
-    loss: ConfiguredLoss,
-    *,
-    any_loss: bool,
-) -> list[Problem]:
-    """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
-    if any_loss:
-        rows = concatenated([train_rows, eval_rows])
-        columns = columns_of(rows)
-        scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
-        of_scored = numpy.isin(columns.source, columns.source[scored])
-        problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
-        return [*problems, *zero_weight_problems(train_rows)]
-    problems = [*loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
-    if loss.loss.unit == "pair":
-        problems += loss.check_rows(eval_rows)
-    return problems
-
-
-def _token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Problem]:
-    """Yield the problems of options that contradict a limit of tokens."""
-    if args.tokens_per_micro_batch is None:
-        return
-    where = "train.tokens_per_micro_batch"
-    if not args.preflight:
-        remedy = "Set data.preflight to true (preflight=True), or remove it"
-        yield Problem(where, "the lengths of the rows are only known if all are checked", remedy)
-    pairs = args.per_device_train_batch_size
-    if pairs != training_arguments()["per_device_train_batch_size"]:
-        text = f"train.per_device_train_batch_size, {pairs}, cannot be combined with a token limit"
-        yield Problem(where, text, "Remove one of the two")
-    if loss.loss.batch_dependent(loss.config):
-        text = (
-            f"the pairs of a micro-batch affect each other in the loss '{loss.loss.name}', and "
-            "their number would vary"
-        )
-        yield Problem(where, text, "Set train.per_device_train_batch_size instead")
-
-
 def _encode(prepared: Prepared, adapter: Adapter, args: UniDPOConfig, *, measure: bool) -> None:
     """Encode every row once, which also opens every image."""
     rows, problems = prepared.training.rows, prepared.problems
@@ -367,12 +321,11 @@ def _split_and_group(
     if args.eval_fraction > 0 and not any(sets.values()):
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
-    if loss.loss.unit == "response":
-        train_rows = train_on_responses(train_rows)
-    elif args.group_by_prompt:
-        train_rows = group_by_prompt(train_rows, max_pairs=args.per_device_train_batch_size)
+    train_size, eval_size = args.per_device_train_batch_size, args.per_device_eval_batch_size
+    train_rows = units_of(train_rows, args, loss, max_units=train_size)
+    if loss.loss.unit != "response":  # pairs are evaluated with such losses, too
         for name, rows in sets.items():
-            sets[name] = group_by_prompt(rows, max_pairs=args.per_device_eval_batch_size)
+            sets[name] = units_of(rows, args, loss, max_units=eval_size)
     if isinstance(dataset, DataFiles):
         train_rows = repeat_sources(
             train_rows, {source.source_name: source.repeat for source in dataset.sources}

@@ -86,6 +86,8 @@ def preference_step(
 def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: GroupBatch) -> PairLogps:
     """Return the pairs of a batch from the log-probs of its responses."""
     chosen, rejected, scores = batch.pairs.chosen, batch.pairs.rejected, batch.scores
+    view = batch.pairs.view
+    place = None if view is None else view.clamp(min=0)
     return PairLogps(
         policy_chosen=policy.select(chosen),
         policy_rejected=policy.select(rejected),
@@ -95,4 +97,8 @@ def pair_up(policy: SequenceLogps, reference: SequenceLogps | None, batch: Group
         score_rejected=scores[rejected],
         weight=batch.pairs.weight,
         chosen_pairs=batch.pairs.same_first,
+        good=batch.pairs.good,
+        policy_view=None if place is None else policy.select(place),
+        reference_view=None if place is None or reference is None else reference.select(place),
+        has_view=None if view is None else view >= 0,
     )

@@ -12,6 +12,7 @@ from ...records import (
     Domain,
     FrameSampling,
     ImageRef,
+    Label,
     MediaKind,
     Message,
     Pair,
@@ -23,15 +24,18 @@ from ..images import image_refs
 from ..invalid_value import InvalidValue, brief
 from ..videos import is_frame_list, video_refs
 from . import Context
-from ._messages import Prompt, parse_prompt, response_text, shared_turns
-from ._values import describe, has_no_media, is_empty, parse_number, parse_tools
+from ._messages import Prompt, parse_prompt, response_text
+from ._values import describe, has_no_media, is_empty, parse_flag, parse_number, parse_tools
 
-__all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "Parse", "RowReader", "parser"]
+__all__ = ["COMMON", "SCORES", "SCORES_REMEDY", "VIDEO_COLUMNS", "Parse", "RowReader", "parser"]
 
 Parse = Callable[[Mapping[str, Any], Context], PreferenceRow]
 
 VIDEO_COLUMNS = ("videos", "video")
-COMMON = frozenset({"id", "domain", "weight", "tools", "system", "images", "image", *VIDEO_COLUMNS})
+OTHER_IMAGES = "rejected_images"
+COMMON = frozenset(
+    {"id", "domain", "weight", "tools", "system", "images", "image", OTHER_IMAGES, *VIDEO_COLUMNS}
+)
 """Optional columns of every format."""
 SCORES = frozenset({"score_chosen", "score_rejected"})
 
@@ -43,10 +47,6 @@ MAX_ID = 500
 """The maximum length of an id that is not a string."""
 
 REFUSED = {
-    "rejected_images": (
-        "separate images for the rejected response are not supported yet",
-        "Remove the column: the images of the prompt are used for both responses",
-    ),
     "audios": ("audio is not supported yet", "Remove the row"),
 }
 """Columns that are refused instead of ignored, because they change the meaning of a row."""
@@ -123,40 +123,8 @@ class RowReader:
             self.note("system", problem, "Remove one of the two")
         return prompt
 
-    def extend_prompt(self, *names: str) -> None:
-        """Extend the prompt with the first turns that all responses share, as TRL does.
-
-        Responses may be complete dialogues. The turns that they share become the prompt if they
-        start or end with the prompt; otherwise the prompt is not changed.
-
-        Args:
-            names: The columns of the responses.
-        """
-        values = [self.get(name) for name in names]
-        if not all(isinstance(value, list | tuple) and len(value) > 1 for value in values):
-            return
-        try:
-            dialogues = [self._dialogue(value).messages for value in values]
-        except InvalidValue:
-            return  # reported when the responses are read
-        shared = shared_turns(dialogues)
-        prompt, length = self.prompt.messages, len(self.prompt.messages)
-        if len(shared) <= length:
-            return
-        shared_texts = [(turn.role, turn.text) for turn in shared]
-        prompt_texts = [(turn.role, turn.text) for turn in prompt]
-        for start in dict.fromkeys((0, len(shared) - length)):
-            if shared_texts[start : start + length] == prompt_texts:
-                messages = (*shared[:start], *prompt, *shared[start + length :])
-                columns = (*self.image_columns, *VIDEO_COLUMNS)
-                media = self.prompt
-                has_media = media.images or media.videos
-                if not has_media and all(map(has_no_media, map(self.get, columns))):
-                    media = self._dialogue(list(values[0])[: len(shared)])
-                self.prompt = Prompt(messages, False, media.images, media.videos)
-                return
-
-    def _dialogue(self, value: Any) -> Prompt:
+    def dialogue(self, value: Any) -> Prompt:
+        """Return the turns of a dialogue and their media; raise `InvalidValue` if it is invalid."""
         return parse_prompt(value, arrow=self.context.arrow, video_marks=self.video_marks)
 
     def number(self, name: str, value: Any = None) -> float | None:
@@ -219,7 +187,22 @@ class RowReader:
         weight = self.weight()
         return self.row(responses, [Pair(*p, weight) for p in self.context.pairing(responses)])
 
-    def row(self, responses: Sequence[Response], pairs: Sequence[Pair] = ()) -> PreferenceRow:
+    def labeled(self, response: Response, label: str) -> PreferenceRow:
+        """Return the row of a single response with a label.
+
+        Args:
+            response: The response.
+            label: The column of the label: true for a good response, false for a bad one.
+        """
+        good = self._read(label, parse_flag, self.get(label), default=True)
+        return self.row((response,), labels=(Label(0, good, self.weight()),))
+
+    def row(
+        self,
+        responses: Sequence[Response],
+        pairs: Sequence[Pair] = (),
+        labels: Sequence[Label] = (),
+    ) -> PreferenceRow:
         """Return the row.
 
         Raises:
@@ -227,6 +210,7 @@ class RowReader:
                 if the row were valid.
         """
         images, videos, responses = self._images(), self._videos(), tuple(responses)
+        other = self._other_images()
         domain = self._domain(*images, *videos)
         prompt = self._without_response(self.prompt, responses)
         prompt = prompt.with_slots(len(images), len(videos))
@@ -242,8 +226,10 @@ class RowReader:
                 messages=prompt.messages,
                 images=images,
                 videos=videos,
+                other_images=other,
                 responses=responses,
                 pairs=tuple(pairs),
+                labels=tuple(labels),
                 raw=prompt.raw,
                 tools=self.tools,
             )
@@ -296,6 +282,16 @@ class RowReader:
         for name, (message, remedy) in REFUSED.items():
             if not is_empty(self.get(name)):
                 self.note(name, message, remedy)
+        return cast("tuple[ImageRef, ...]", images)
+
+    def _other_images(self) -> tuple[ImageRef, ...]:
+        """Return the other images of the row, from their column."""
+        if has_no_media(self.get(OTHER_IMAGES)):
+            return ()
+        rules, place = self.context.images, self.place(OTHER_IMAGES)
+        images = self._read(
+            OTHER_IMAGES, image_refs, self.get(OTHER_IMAGES), rules, place, default=()
+        )
         return cast("tuple[ImageRef, ...]", images)
 
     def _videos(self) -> tuple[VideoRef, ...]:

@@ -22,12 +22,16 @@ __all__ = [
     "has_no_media",
     "is_empty",
     "parse_call",
+    "parse_flag",
     "parse_json",
     "parse_number",
     "parse_tool_calls",
     "parse_tools",
     "without_nulls",
 ]
+
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+"""Text of a label -> whether the response is good."""
 
 
 def parse_tools(value: Any, *, arrow: bool = False) -> str:
@@ -68,6 +72,18 @@ def _tool(value: Any, remedy: str, *, arrow: bool) -> Mapping[str, Any]:
             changed = {**schema, "parameters": parameters}
             return changed if schema is tool else {**tool, "function": changed}
     return tool
+
+
+def parse_flag(value: Any) -> bool:
+    """Return a label: true or false, 1 or 0, or these words as text.
+
+    Raises:
+        InvalidValue: If it is anything else.
+    """
+    text = str(value).strip().lower()
+    if isinstance(value, bool | str | numbers.Integral) and text in FLAGS:
+        return FLAGS[text]
+    raise InvalidValue(f"found {describe(value)}", "Use true for a good response, false for a bad")
 
 
 def parse_tool_calls(value: Any) -> Any:

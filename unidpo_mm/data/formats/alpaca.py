@@ -11,11 +11,11 @@ from . import Format
 from ._reader import COMMON, SCORES, RowReader, parser
 from ._values import describe
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "alpaca_prompt"]
 
 
 def _read(row: RowReader) -> PreferenceRow:
-    row.read_prompt("instruction", _prompt(row))
+    row.read_prompt("instruction", alpaca_prompt(row))
     texts: tuple[Any, Any] = (row.get("chosen"), row.get("rejected"))
     names = ("chosen", "rejected")
     if isinstance(row.get("output"), list | tuple):
@@ -28,7 +28,7 @@ def _read(row: RowReader) -> PreferenceRow:
     return row.pair(chosen, row.response(names[1], "score_rejected", text=texts[1]))
 
 
-def _prompt(row: RowReader) -> Any:
+def alpaca_prompt(row: RowReader) -> Any:
     """Return the turns of the history, followed by instruction and input as one question."""
     texts = [row.get("instruction"), row.get("input")]
     for name, text in zip(("instruction", "input"), texts, strict=True):

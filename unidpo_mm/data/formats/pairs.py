@@ -2,6 +2,7 @@
 
 from ...records import PreferenceRow
 from . import Format
+from ._dialogues import extend_prompt
 from ._reader import COMMON, SCORES, RowReader, parser
 
 __all__ = ["FORMAT", "pair_format"]
@@ -12,7 +13,7 @@ def pair_format(name: str, prompt: str) -> Format:
 
     def read(row: RowReader) -> PreferenceRow:
         row.read_prompt(prompt)
-        row.extend_prompt("chosen", "rejected")
+        extend_prompt(row, "chosen", "rejected")
         chosen = row.response("chosen", "score_chosen")
         return row.pair(chosen, row.response("rejected", "score_rejected"))
 

@@ -7,7 +7,7 @@ from ...records import PreferenceRow
 from . import Format
 from ._reader import COMMON, SCORES, RowReader, parser
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "chat_turn"]
 
 ROLES = {
     "human": "user",
@@ -21,14 +21,14 @@ ROLES = {
 def _read(row: RowReader) -> PreferenceRow:
     turns = row.get("conversations")
     if isinstance(turns, list | tuple):
-        turns = [*map(_turn, turns)]
+        turns = [*map(chat_turn, turns)]
     row.read_prompt("conversations", turns)
-    chosen = row.response("chosen", "score_chosen", text=_turn(row.get("chosen")))
-    rejected = row.response("rejected", "score_rejected", text=_turn(row.get("rejected")))
+    chosen = row.response("chosen", "score_chosen", text=chat_turn(row.get("chosen")))
+    rejected = row.response("rejected", "score_rejected", text=chat_turn(row.get("rejected")))
     return row.pair(chosen, rejected)
 
 
-def _turn(value: Any) -> Any:
+def chat_turn(value: Any) -> Any:
     """Return {"from", "value"} as {"role", "content"}; return other values unchanged."""
     if not (isinstance(value, Mapping) and "from" in value):
         return value

@@ -2,21 +2,14 @@
 
 from ...records import PreferenceRow
 from . import Format
+from ._dialogues import split_dialogue
 from ._reader import COMMON, SCORES, RowReader, parser
-from ._values import describe
 
 __all__ = ["FORMAT"]
 
-REMEDY = "Use the turns of the prompt, followed by the chosen response of the assistant"
-
 
 def _read(row: RowReader) -> PreferenceRow:
-    turns = row.get("messages")
-    if not isinstance(turns, list | tuple) or len(turns) < 2:
-        row.note("messages", f"found {describe(turns)}", REMEDY)
-        row.stop()
-    row.read_prompt("messages", list(turns[:-1]))
-    chosen = row.response("messages", "score_chosen", text=[turns[-1]])
+    chosen = split_dialogue(row, "messages", score_name="score_chosen")
     names = [name for name in ("rejected_response", "rejected_messages") if row.get(name)]
     if len(names) > 1:
         row.note(names[1], "there are two rejected responses", "Remove one of the two")

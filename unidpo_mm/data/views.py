@@ -1,0 +1,84 @@
+"""Other images of rows, for the image preference (`losses/image_preference.py`)."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy
+from numpy.typing import NDArray
+
+from ..errors import Problem
+from ..records import PreferenceRow
+from .columns import RowColumns
+from .groups import rows_before
+from .row_table import columns_of, table_of
+from .view_image import ChangedView, ViewImage
+
+__all__ = ["View", "view_problems", "with_changed_images", "with_views"]
+
+View = ChangedView | Literal["shuffle", "column"]
+
+
+def with_views(
+    rows: Sequence[PreferenceRow], view: View, *, kept: float
+) -> Sequence[PreferenceRow]:
+    """Return rows whose images have other ones to be compared with.
+
+    Args:
+        rows: The rows; those without images are not changed.
+        view: How the other images are made; ``column`` keeps those of the data, ``shuffle`` takes
+            those of the nearest row before with the same number of images.
+        kept: As in `ViewImage`.
+    """
+    if view == "column":
+        return rows
+    table = table_of(rows)
+    if view == "shuffle":
+        return table.borrowing(_lenders(table.columns, table.media_keys), _with_images, _same)
+    return table.changed(functools.partial(with_changed_images, view=view, kept=kept))
+
+
+def _lenders(columns: RowColumns, media_keys: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return for each row the row whose images it borrows; -1 if there is none."""
+    lenders = [-1] * len(columns)
+    images = columns.images
+    for count in set(images.tolist()) - {0}:
+        numbers = numpy.flatnonzero(images == count).tolist()
+        before = rows_before([media_keys[number][:count] for number in numbers])
+        for number, place in zip(numbers, before, strict=True):
+            lenders[number] = -1 if place < 0 else numbers[place]
+    return lenders
+
+
+def _same(columns: RowColumns, has_lender: NDArray[Any]) -> RowColumns:
+    return columns
+
+
+def _with_images(row: PreferenceRow, lender: PreferenceRow | None) -> PreferenceRow:
+    return replace(row, other_images=() if lender is None else lender.images)
+
+
+def with_changed_images(row: PreferenceRow, *, view: ChangedView, kept: float) -> PreferenceRow:
+    """Return a row with changed images as its other images."""
+    return replace(row, other_images=tuple(ViewImage(image, view, kept) for image in row.images))
+
+
+def view_problems(rows: Sequence[PreferenceRow], view: View | None) -> Iterator[Problem]:
+    """Yield a problem for each row whose other images are missing, or are not used.
+
+    Args:
+        rows: The rows, as they were read.
+        view: How other images are made; `None` if they are not needed.
+    """
+    columns = columns_of(rows)
+    if view == "column":
+        for number in numpy.flatnonzero((columns.images > 0) & (columns.other_images == 0)):
+            text = "the row has images and no rejected_images, which image_view: column needs"
+            remedy = "Add the column, or set train.image_view to crop"
+            yield Problem(f"{rows[int(number)].where}, field 'rejected_images'", text, remedy)
+        return
+    for number in numpy.flatnonzero(columns.other_images > 0):
+        text = "the row has rejected_images, which are only used with image_view: column"
+        remedy = "Set train.image_preference and train.image_view, or remove the column"
+        yield Problem(f"{rows[int(number)].where}, field 'rejected_images'", text, remedy)

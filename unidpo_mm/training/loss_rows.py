@@ -1,0 +1,80 @@
+"""The rows as the loss uses them: their units, other images, and what the loss cannot use."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy
+
+from ..config.python import UniDPOConfig
+from ..config.training_arguments import training_arguments
+from ..data.groups import group_by_prompt, train_on_labels, train_on_responses
+from ..data.row_table import columns_of, concatenated, take_rows
+from ..data.scores import zero_weight_problems
+from ..data.views import view_problems, with_views
+from ..errors import Problem
+from ..records import PreferenceRow
+from .configured_loss import ConfiguredLoss
+
+__all__ = ["loss_problems", "token_limit_problems", "units_of"]
+
+
+def units_of(
+    rows: Sequence[PreferenceRow], args: UniDPOConfig, loss: ConfiguredLoss, *, max_units: int
+) -> Sequence[PreferenceRow]:
+    """Return the rows with the units of the loss, grouped by prompt if that is requested."""
+    if loss.loss.unit == "response":
+        return train_on_responses(rows)
+    labels = loss.loss.needs_labels
+    if args.group_by_prompt:
+        rows = group_by_prompt(rows, max_units=max_units, labels=labels)
+    if labels:
+        return train_on_labels(rows, mismatched=loss.loss.needs_mismatched(loss.config))
+    if args.image_preference > 0:
+        return with_views(rows, args.image_view, kept=args.image_view_kept)
+    return rows
+
+
+def loss_problems(
+    train_rows: Sequence[PreferenceRow],
+    eval_rows: Sequence[PreferenceRow],
+    args: UniDPOConfig,
+    loss: ConfiguredLoss,
+    *,
+    any_loss: bool,
+) -> list[Problem]:
+    """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
+    view = args.image_view if args.image_preference > 0 else None
+    views = [problem for rows in (train_rows, eval_rows) for problem in view_problems(rows, view)]
+    if any_loss:
+        rows = concatenated([train_rows, eval_rows])
+        columns = columns_of(rows)
+        scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
+        of_scored = numpy.isin(columns.source, columns.source[scored])
+        problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
+        return [*views, *problems, *zero_weight_problems(train_rows)]
+    problems = [*views, *loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
+    if loss.loss.unit == "pair":
+        problems += loss.check_rows(eval_rows)
+    return problems
+
+
+def token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[Problem]:
+    """Yield the problems of options that contradict a limit of tokens."""
+    if args.tokens_per_micro_batch is None:
+        return
+    where = "train.tokens_per_micro_batch"
+    if not args.preflight:
+        remedy = "Set data.preflight to true (preflight=True), or remove it"
+        yield Problem(where, "the lengths of the rows are only known if all are checked", remedy)
+    pairs = args.per_device_train_batch_size
+    if pairs != training_arguments()["per_device_train_batch_size"]:
+        text = f"train.per_device_train_batch_size, {pairs}, cannot be combined with a token limit"
+        yield Problem(where, text, "Remove one of the two")
+    if args.image_preference > 0:
+        text = "it does not count the tokens of other images, which train.image_preference adds"
+        yield Problem(where, text, "Set train.per_device_train_batch_size instead")
+    if loss.loss.batch_dependent(loss.config):
+        text = (
+            f"the pairs of a micro-batch affect each other in the loss '{loss.loss.name}', and "
+            "their number would vary"
+        )
+        yield Problem(where, text, "Set train.per_device_train_batch_size instead")
