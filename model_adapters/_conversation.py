@@ -128,14 +128,15 @@ def fit_responses(
         resizable: Whether smaller images have fewer tokens, for messages.
 
     Returns:
-        The span, and the number of responses that were truncated.
+        The span, and the number of responses that were truncated. Mismatched responses (see
+        `PreferenceRow.for_labels`) are always truncated, and do not count.
 
     Raises:
         RowTooLong: If responses must not be truncated, or the prompt leaves no room for them.
     """
     if options.max_length is None:
         return span, 0
-    prompt_length, longest = len(span.prompt_ids), longest_row(span)
+    prompt_length, longest = len(span.prompt_ids), longest_row(row, span)
     room = options.max_length - prompt_length
     may_cut = options.length_policy == "truncate_response"
     if span.response_ids and (room < 1 or (longest > options.max_length and not may_cut)):
@@ -158,14 +159,21 @@ def fit_responses(
             "data.length_policy to drop to skip such rows, or remove the row"
         )
         raise RowTooLong(Problem(f"{row.where}, field 'prompt'", problem, remedy))
-    cut = sum(len(ids) > room for ids in span.response_ids)
+    cut = sum(len(ids) > room for ids in _own_responses(row, span))
     kept = tuple(ids[:room] for ids in span.response_ids)
     return dataclasses.replace(span, response_ids=kept), cut
 
 
-def longest_row(span: Span) -> int:
+def longest_row(row: PreferenceRow, span: Span) -> int:
     """Return the number of tokens of the prompt with its longest response."""
-    return len(span.prompt_ids) + max(map(len, span.response_ids), default=0)
+    return len(span.prompt_ids) + max(map(len, _own_responses(row, span)), default=0)
+
+
+def _own_responses(row: PreferenceRow, span: Span) -> list[list[int]]:
+    """Return the responses without mismatched ones."""
+    mismatched = {pair.rejected for pair in row.pairs if pair.good is not None}
+    mismatched -= {pair.chosen for pair in row.pairs}
+    return [ids for number, ids in enumerate(span.response_ids) if number not in mismatched]
 
 
 def _without_open_tag(prompt: str, text: str) -> str:

@@ -226,19 +226,19 @@ class ImageAdapter(BaseAdapter):
             return text_span, {}, opened
         for _ in range(1 + SHRINKING_ATTEMPTS):
             span, tensors = self._expand(row, rendered, text_span, opened)
-            excess = self._excess(span)
+            excess = self._excess(row, span)
             smaller = opened.smaller(*self._media_tokens(span), excess) if excess else None
             if smaller is None:
                 break
             opened = smaller
         return span, tensors, opened
 
-    def _excess(self, span: Span) -> int:
+    def _excess(self, row: PreferenceRow, span: Span) -> int:
         """Return the number of tokens by which a row has to be made shorter."""
         limit = self.options.max_length
         if limit is None or self.options.length_policy != "shrink_image" or not span.response_ids:
             return 0
-        return max(longest_row(span) - limit, 0)
+        return max(longest_row(row, span) - limit, 0)
 
     def _media_tokens(self, span: Span) -> tuple[int, int]:
         """Return the numbers of image and of video tokens."""

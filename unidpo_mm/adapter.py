@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .encoding_choices import LengthPolicy, PromptStyle
-from .errors import ModelError, Problem
+from .errors import DataError, ModelError, Problem
 from .model_types import ModelType
 from .records import (
     MEDIA_KINDS,
@@ -106,9 +106,14 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     check = getattr(adapter, "check_fit", None)  # adapters of other packages may lack it
     if check is not None:
         check(row, group)
-    if not row.other_images:
+    if not (row.other_images and row.pairs):
         return group
     view = encode_checked(adapter, row.with_other_images())
+    chosen = [group.response_ids[number] for number in row.chosen()]
+    if any(len(a) != len(b) for a, b in zip(chosen, view.response_ids, strict=True)):
+        text = "a chosen response is truncated to another length with the other image of the row"
+        remedy = "Raise data.max_length, or use images of similar sizes"
+        raise DataError(Problem(f"{row.where}, field 'images'", text, remedy))
     without_units = Preferences(scores=view.preferences.scores)
     return dataclasses.replace(group, view=dataclasses.replace(view, preferences=without_units))
 

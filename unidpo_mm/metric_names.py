@@ -22,9 +22,17 @@ PAIR_METRICS = (
 """Metrics of pairs that do not depend on the loss; `Loss.terms` are added to them."""
 
 
-def metric_names(loss: Any) -> list[str]:
+OF_PAIRS_ONLY = ("unweighted_loss", "logps/accuracies")
+"""Metrics of pairs that labeled responses do not have."""
+
+IMAGE_TERMS = ("image_loss", "image_margin")
+"""Terms of the image preference, see `losses/image_preference.py`."""
+
+
+def metric_names(loss: Any, *, image_preference: bool = False) -> list[str]:
     """Return the names of the metrics of an evaluation, without the prefix ``eval_``."""
-    hidden = ("weight", "weight_squared")
+    hidden = ("weight", "weight_squared", *(OF_PAIRS_ONLY if loss.needs_labels else ()))
     names = ["loss", *(name for name in PAIR_METRICS if name not in hidden)]
-    names += ["effective_sample_size", *loss.terms]
+    names += [] if loss.needs_labels else ["effective_sample_size"]
+    names += [*loss.terms, *(IMAGE_TERMS if image_preference else ())]
     return [*names, *(f"{domain}/{name}" for domain in DOMAINS for name in names)]

@@ -19,8 +19,8 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
@@ -73,7 +73,6 @@ class Kind:
         helpers: Public modules of that package that are not plugins.
         group: The group of entry points. An entry point leads to a plugin, to its module, or to a
             package whose public modules are plugins.
-        unsupported: Names that users of other tools may expect, with the reason they do not exist.
         error: The exception to raise.
         base: What relative paths are relative to, for messages.
     """
@@ -87,7 +86,6 @@ class Kind:
     package: str | None = None
     helpers: frozenset[str] = frozenset()
     group: str
-    unsupported: Mapping[str, str] = field(default_factory=dict)
     error: type[UniDPOError] = RecipeError
     base: str = "the recipe"
 
@@ -296,9 +294,6 @@ def _modules_of(point: EntryPoint) -> dict[str, str]:
 
 @cache
 def _load(kind: Kind, name: str, where: str) -> Any:
-    if name in kind.unsupported:
-        choices = f"Choose one of {', '.join(plugin_names(kind))}"
-        raise kind.error(Problem(where, f"'{name}' {kind.unsupported[name]}", choices))
     if is_path(name):
         plugin = getattr(_import_file(kind, Path(name), where), kind.export, None)
         _check(kind, plugin, name, where)

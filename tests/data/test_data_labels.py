@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from builders import make_image
 
-from unidpo_mm.config import SourceOptions
+from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.columns import RowColumns
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.groups import group_by_prompt, train_on_labels, train_on_responses
-from unidpo_mm.data.load import load_rows, rows_from_records
+from unidpo_mm.data.load import load_rows, read_records, rows_from_records
 from unidpo_mm.data.row_codec import decode_row, encode_row
 from unidpo_mm.data.row_table import table_of
+from unidpo_mm.data.scores import zero_weight_problems
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Label, Pair, PreferenceRow, Response
 
@@ -97,7 +98,7 @@ def test_the_same_prompt_with_another_image_is_another_prompt() -> None:
 
 
 def test_one_prompt_has_no_mismatched_response() -> None:
-    with pytest.raises(DataError, match=r"all rows have the same prompt.*set loss.kl to none"):
+    with pytest.raises(DataError, match=r"all rows have the same prompt.*loss\.kl: none"):
         train_on_labels(rows()[:2], mismatched=True)
     assert all(len(row.responses) == 1 for row in train_on_labels(rows()[:2], mismatched=False))
 
@@ -153,3 +154,34 @@ def test_labeled_rows_are_written_as_trls_and_read_again(tmp_path: Path) -> None
 def test_an_invalid_index_of_a_label_is_a_problem() -> None:
     with pytest.raises(DataError, match=r"field 'labels'.*refers to response 3"):
         dataclasses.replace(rows()[0], labels=(Label(3, True),))
+
+
+def test_rows_with_one_prompt_get_a_response_of_other_rows() -> None:
+    same, others = rows()[:2], rows()
+    trained = train_on_labels(same, mismatched=True, others=others)
+    assert [row.responses[-1].text for row in trained] == ["b1", "b1"]
+    assert [row.id for row in trained] == ["data:1", "data:2"]
+
+
+def test_rows_that_have_labels_already_are_kept() -> None:
+    trained = list(train_on_labels(rows(), mismatched=True))
+    assert list(train_on_labels(trained, mismatched=True)) == trained
+
+
+def test_sources_that_drop_ties_keep_labels() -> None:
+    records = [{"prompt": "a", "completion": "b", "label": True}]
+    source = SourceOptions(path="data", scores=ScoreOptions(ties="drop"))
+    assert len(read_records(records, source).rows) == 1
+
+
+def test_a_pair_of_ms_swift_may_have_a_label() -> None:
+    record = {"messages": [ASK, REPLY], "rejected_response": "no", "label": 3}
+    (row,) = rows_from_records([record])
+    assert len(row.pairs) == 1
+    assert not row.labels
+
+
+def test_labels_of_weight_0_train_nothing() -> None:
+    records = [{"prompt": "a", "completion": "b", "label": True, "weight": 0}]
+    (problem,) = zero_weight_problems(rows_from_records(records))
+    assert problem.message == "the weight of the only label is 0, so that nothing would be trained"

@@ -1,6 +1,7 @@
 """Other images of rows: changed ones, those of another row, and those of a column."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,20 @@ import numpy
 import pytest
 from builders import make_image
 
+from unidpo_mm.check.images import inspect_media
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import load_rows, rows_from_records
 from unidpo_mm.data.row_codec import decode_row, encode_row
 from unidpo_mm.data.row_table import table_of
+from unidpo_mm.data.split import split_rows
 from unidpo_mm.data.view_image import ViewImage
 from unidpo_mm.data.views import view_problems, with_views
 from unidpo_mm.errors import DataError
-from unidpo_mm.records import PreferenceRow
+from unidpo_mm.records import FrameSampling, PreferenceRow
 
+PAIR = {"prompt": "Which?", "chosen": "this", "rejected": "that"}
 VIEWS: Any = ("crop", "mask", "noise")
 
 
@@ -143,7 +147,7 @@ def test_problems_of_other_images() -> None:
     with_column = rows(1, rejected_images=[make_image(9)])
     for view in (None, "crop"):
         (problem,) = view_problems(with_column, view)  # type: ignore[arg-type]
-        assert "only used with image_view: column" in problem.message
+        assert "only used with view: column" in problem.message
 
 
 def test_digests_count_other_images() -> None:
@@ -154,3 +158,25 @@ def test_digests_count_other_images() -> None:
     digests.add(table_of(with_views(rows(2), "crop", kept=0.3)).digests().tobytes())
     digests.add(table_of(rows(2, rejected_images=[make_image(9)])).digests().tobytes())
     assert len(digests) == 7
+
+
+def test_a_common_other_image_joins_no_prompts() -> None:
+    """Rows are split, grouped and counted by the images of their prompts."""
+    same = rows(20, rejected_images=[make_image(9)])
+    training, held_out = split_rows(same, 0.2, seed=0)
+    assert len(held_out) == 4
+    assert len(training) == 16
+    assert len(set(table_of(same).media_keys)) == 20
+
+
+def test_data_check_opens_other_images(tmp_path: Path) -> None:
+    make_image(1).save(tmp_path / "p.png")
+    path = tmp_path / "rows.jsonl"
+    record = {**PAIR, "images": ["p.png"], "rejected_images": ["gone.png"]}
+    path.write_text(json.dumps(record))
+    loaded = load_rows([SourceOptions(path=str(path))])
+    inspection = inspect_media(loaded, FrameSampling())
+    assert [problem.message for problem in inspection.problems] == [
+        f"the image '{tmp_path / 'gone.png'}' does not exist"
+    ]
+    assert len(inspection.keys_of(loaded[0])) == 1

@@ -970,7 +970,12 @@ MODEL_AND_DATA = [
 
 LOSSES = [
     recipe("loss unknown", "loss.name=dpoo", "loss.name", "did you mean 'dpo'?"),
-    recipe("loss of other data", "loss.name=kto", "loss.name", "Choose one of"),
+    recipe(
+        "loss without pairs",
+        "loss.name=kto train.image_preference={view: crop}",
+        "train.image_preference",
+        "has no pairs",
+    ),
     recipe("beta negative", "loss.beta=-1", "loss.beta", "> 0"),
     recipe("beta infinite", "loss.beta=.inf", "loss.beta", "finite"),
     recipe("beta text", "loss.beta=high", "loss.beta", "Use a number"),

@@ -12,6 +12,7 @@ from unidpo_mm.errors import RecipeError
 from unidpo_mm.losses.image_preference import TERMS, with_image_preference
 from unidpo_mm.plugins import load_loss
 from unidpo_mm.records import PairLogps
+from unidpo_mm.training.configured_loss import carry_image_preference, configure_loss
 
 HAS_VIEW = torch.tensor([True, False])
 
@@ -103,7 +104,7 @@ LOSSES = ["da_dpo", "f_dpo", "ld_dpo", "mpo", "orpo", "aot", "exo", "wpo", "ipo"
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_other_losses_carry_it(name: str) -> None:
+def test_other_losses_have_it(name: str) -> None:
     pairs = pairs_of(
         [-1.0, -2.0], [-1.5, -1.0], [-0.5, -3.0], [-1.5, -0.75], [4.0, 2.0], [2.0, 1.0]
     )
@@ -132,9 +133,14 @@ def test_losses_without_pairs_refuse_it() -> None:
 
 
 def test_an_anchor_needs_a_reference() -> None:
+    weights = {"weight": 1.0, "anchor": 0.5}
+    assert carry_image_preference(configure_loss("dpo", {}), weights).image_preference == weights
+    with pytest.raises(RecipeError, match=r"train\.image_preference\.anchor: the anchor compares"):
+        carry_image_preference(configure_loss("simpo", {}), weights)
+
+
+def test_a_loss_without_reference_needs_none() -> None:
     pairs = with_views(two_pairs())
     pairs = dataclasses.replace(pairs, reference_chosen=None, reference_rejected=None)
-    pairs = dataclasses.replace(pairs, reference_view=None)
-    compute("simpo", {}, pairs)
-    with pytest.raises(RecipeError, match=r"train\.image_anchor: the anchor compares with the"):
-        compute("simpo", {}, pairs, anchor=0.5)
+    output, _ = compute("simpo", {}, dataclasses.replace(pairs, reference_view=None))
+    assert output.per_unit.isfinite().all()

@@ -87,6 +87,8 @@ def run_forked(
             on_start(child)
         status, timed_out = _wait(child, began + timeout)
         seconds = time.monotonic() - began
+        for path in streams:  # a child that is killed at once has not written them
+            path.touch()
         stdout, stderr = (path.read_bytes().decode(errors="replace") for path in streams)
     return Finished(
         code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,

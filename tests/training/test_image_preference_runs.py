@@ -1,5 +1,6 @@
 """Runs with the image preference: log-probs, layouts, caches, mixed data and refused options."""
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from trainers import config, make_trainer, resumable_config, state_of
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
+from unidpo_mm.training.configured_loss import configured_loss
+from unidpo_mm.training.ledger_recorder import recorded_values
 
 Checkpoint = Callable[[str], Path]
 
@@ -47,7 +50,12 @@ VIEWS = ("crop", "mask", "noise", "shuffle", "column")
 
 
 @pytest.mark.parametrize(
-    ("model_type", "view"), [*(("qwen2_vl", view) for view in VIEWS), ("llava", "shuffle")]
+    ("model_type", "view"),
+    [
+        ("qwen2_vl", "crop"),
+        ("llava", "shuffle"),
+        *(pytest.param("qwen2_vl", view, marks=pytest.mark.slow) for view in VIEWS[1:]),
+    ],
 )
 def test_the_image_is_learned(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, view: str
@@ -56,8 +64,7 @@ def test_the_image_is_learned(
     args = config(
         tmp_path,
         loss=DPO,
-        image_preference=0.5,
-        image_view=view,
+        image_preference={"weight": 0.5, "view": view},
         per_device_train_batch_size=4,
         max_steps=4,
     )
@@ -73,7 +80,7 @@ def test_the_image_is_learned(
 def test_log_probs_are_those_of_a_row_with_the_other_image(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    args = config(tmp_path, loss=DPO, image_preference=1.0, per_device_train_batch_size=8)
+    args = config(tmp_path, loss=DPO, image_preference={}, per_device_train_batch_size=8)
     trainer = make_trainer(checkpoint("qwen2_vl"), [*image_rows(2), *text_rows(1)], args)
     adapter, rows = trainer.parts.adapter, trainer.parts.train_rows
     groups = [trainer.train_dataset[number] for number in range(3)]
@@ -101,7 +108,7 @@ def test_log_probs_are_those_of_a_row_with_the_other_image(
 def test_several_responses_share_one_view(checkpoint: Checkpoint, tmp_path: Path) -> None:
     responses = [{"text": text, "score": score} for text, score in (("Red", 5), ("A", 3), ("B", 1))]
     record = {"prompt": "What?", "responses": responses, "images": [make_image(1, (56, 56))]}
-    args = config(tmp_path, loss=DPO, image_preference=1.0, per_device_train_batch_size=8)
+    args = config(tmp_path, loss=DPO, image_preference={}, per_device_train_batch_size=8)
     trainer = make_trainer(checkpoint("qwen2_vl"), [record], args)
     group = trainer.train_dataset[0]
     assert group.view is not None
@@ -121,7 +128,7 @@ def test_cached_references_have_the_same_losses(
     losses = []
     for reference in ("auto", "cached"):
         args = config(
-            tmp_path / reference, loss=DPO, reference=reference, image_preference=1.0, max_steps=5
+            tmp_path / reference, loss=DPO, reference=reference, image_preference={}, max_steps=5
         )
         trainer = make_trainer(checkpoint("qwen2_vl"), image_rows(), args)
         trainer.train()
@@ -131,7 +138,7 @@ def test_cached_references_have_the_same_losses(
 
 def test_text_and_images_in_one_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
     args = config(
-        tmp_path, loss=DPO, image_preference=1.0, per_device_train_batch_size=6, max_steps=1
+        tmp_path, loss=DPO, image_preference={}, per_device_train_batch_size=6, max_steps=1
     )
     trainer = make_trainer(checkpoint("qwen2_vl"), [*image_rows(4), *text_rows(2)], args)
     trainer.train()
@@ -139,15 +146,17 @@ def test_text_and_images_in_one_run(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert entry["multimodal/image_loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert entry["text/image_loss"] == 0
     values = trainer.evaluate(rows_from_records(image_rows(2)))
-    assert "eval_loss" in values
+    assert values["eval_image_loss"] > 0
+    assert values["eval_loss"] > values["eval_image_loss"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     def run(name: str, **settings: Any) -> Any:
         args = resumable_config(
-            tmp_path / name, loss_type=None, loss=DPO, image_preference=1.0, image_view="shuffle"
+            tmp_path / name, loss_type=None, loss=DPO, image_preference={"view": "shuffle"}
         )
         args.max_steps = settings.get("max_steps", 4)
         trainer = make_trainer(checkpoint("qwen2_vl"), image_rows(), args)
@@ -164,15 +173,21 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
 @pytest.mark.parametrize(
     ("settings", "changed", "message"),
     [
-        ({}, {"rejected_images": [make_image(9)]}, "only used with image_view: column"),
-        ({"image_preference": 1.0, "image_view": "column"}, {}, "no rejected_images"),
-        ({"image_preference": 1.0, "loss": "sft"}, {}, "has no pairs of responses"),
+        ({}, {"rejected_images": [make_image(9)]}, "only used with view: column"),
+        ({"image_preference": {"view": "column"}}, {}, "no rejected_images"),
+        ({"image_preference": {}, "loss": "sft"}, {}, "has no pairs of responses"),
         (
-            {"image_preference": 1.0, "tokens_per_micro_batch": 512},
+            {"image_preference": {}, "tokens_per_micro_batch": 512},
             {},
             "does not count the tokens of other images",
         ),
-        ({"image_preference": -1.0}, {}, "image_preference"),
+        ({"image_preference": {"weight": -1.0}}, {}, "weight"),
+        ({"image_preference": {"wieght": 1.0}}, {}, "wieght"),
+        (
+            {"image_preference": {"anchor": 1.0}, "loss": {"name": "simpo"}},
+            {},
+            "compares with the reference",
+        ),
     ],
 )
 def test_refused_options(
@@ -191,3 +206,33 @@ def test_refused_options(
 
     with pytest.raises((DataError, RecipeError, UniDPOError), match=message):
         start()
+
+
+def test_contributions_are_those_of_the_pair(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """At the start, DPO contributes 1/2, with the image preference as without it."""
+    args = config(tmp_path, loss=DPO, image_preference={"weight": 2.0})
+    trainer = make_trainer(checkpoint("qwen2_vl"), image_rows(), args)
+    group = trainer.train_dataset[0]
+    batch = collate([group], pad_token_id=trainer.parts.adapter.pad_token_id)
+    values = recorded_values(batch, trainer.preference_step(trainer.model, batch), "pair")
+    assert float(values["contribution"]) == pytest.approx(0.5, abs=1e-6)
+    assert float(values["dloss_dchosen"]) == pytest.approx(-0.5 - 2.0 * 0.5, abs=1e-6)
+
+
+def test_a_replayed_loss_has_the_term(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    args = config(tmp_path, loss=DPO, image_preference={"weight": 2.0})
+    described = configured_loss(args).describe()
+    assert described["image_preference"] == {"weight": 2.0, "anchor": 0.0}
+    assert "image_preference" not in configured_loss(config(tmp_path, loss=DPO)).describe()
+
+
+def test_rows_without_another_image_are_counted(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = config(tmp_path, loss=DPO, image_preference={"view": "shuffle"})
+    two = {**image_rows(1)[0], "images": [make_image(7), make_image(8)]}
+    with caplog.at_level(logging.WARNING):
+        make_trainer(checkpoint("qwen2_vl"), [*image_rows(2), two], args)
+    assert "1 row is without image preference" in caplog.text
+    with pytest.raises(DataError, match="no other row has other images"):
+        make_trainer(checkpoint("qwen2_vl"), image_rows(1), args)

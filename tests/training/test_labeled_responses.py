@@ -11,6 +11,7 @@ from builders import make_image
 from trainers import config, make_trainer, resumable_config, state_of
 
 from unidpo_mm import UniDPOTrainer
+from unidpo_mm.data.collate import collate
 from unidpo_mm.errors import DataError, RecipeError
 
 Checkpoint = Callable[[str], Path]
@@ -58,7 +59,13 @@ def log_of(trainer: Any) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("name", ["trl", "ms-swift", "llama-factory"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trl", pytest.param("ms-swift", marks=SLOW), pytest.param("llama-factory", marks=SLOW)],
+)
 def test_labeled_responses_of_every_toolkit_train(
     checkpoint: Checkpoint, tmp_path: Path, name: str
 ) -> None:
@@ -75,6 +82,7 @@ def test_labeled_responses_of_every_toolkit_train(
     assert last["kl"] >= 0
 
 
+@SLOW
 def test_images_and_labels(checkpoint: Checkpoint, tmp_path: Path) -> None:
     args = config(tmp_path, loss=KTO, per_device_train_batch_size=6, max_steps=3)
     trainer = make_trainer(checkpoint("qwen2_vl"), labeled_rows(images=True), args)
@@ -143,7 +151,8 @@ def test_the_ledger_has_a_line_for_each_label(checkpoint: Checkpoint, tmp_path: 
     for line in lines:
         good = line["pair_id"].endswith("good")
         side, other = ("chosen", "rejected") if good else ("rejected", "chosen")
-        assert line[f"reward_{other}"] is None
+        assert line[f"reward_{other}"] == line["kl"]
+        assert line["reward_margin"] == line["reward_chosen"] - line["reward_rejected"]
         assert line[f"policy_{other}_logp"] is None
         # d loss / d reward is the derivative of the logistic function
         slope = torch.sigmoid(torch.tensor(line[f"reward_{side}"] - line["kl"])).double()
@@ -151,6 +160,7 @@ def test_the_ledger_has_a_line_for_each_label(checkpoint: Checkpoint, tmp_path: 
         assert (line[f"dloss_d{side}"] < 0) == good
 
 
+@SLOW
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
@@ -193,3 +203,43 @@ def test_a_stream_has_no_mismatched_responses(checkpoint: Checkpoint, tmp_path: 
     trainer = UniDPOTrainer(folder, args, train_dataset=stream)
     trainer.train()
     assert log_of(trainer)[-1]["loss"] < 0.5
+
+
+def test_other_rows_are_evaluated_with_their_labels(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Given as records, they have the same loss as an evaluation set of the trainer."""
+    args = config(tmp_path, loss=KTO, max_steps=1)
+    rows = labeled_rows()
+    trainer = make_trainer(checkpoint("llama"), rows, args, eval_dataset=rows)
+    trainer.train()
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(expected, rel=1e-9)
+    assert trainer.evaluate(rows[:2])["eval_loss"] > 0  # of one prompt
+
+
+def test_long_mismatched_responses_are_truncated(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A short row fits with its own response, and not with that of the other row."""
+    rows = [
+        {"prompt": "What is it?" * 4, "completion": "yes", "label": True},
+        {"prompt": "Say", "completion": "no " * 12, "label": False},
+    ]
+    args = config(tmp_path, loss=KTO, length_policy="drop", max_steps=2)
+    args.max_length = 60
+    trainer = make_trainer(checkpoint("llama"), rows, args)
+    groups = [trainer.train_dataset[number] for number in range(2)]
+    limits = [max(map(len, group.response_ids)) + len(group.prompt_ids) for group in groups]
+    assert max(limits) <= 60
+    assert all(group.cut_responses == 0 for group in groups)
+    trainer.train()
+
+
+def test_a_batch_of_fillers_has_no_label(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """With several processes, fillers complete batches, and some batches are fillers only."""
+    args = config(tmp_path, loss=KTO)
+    trainer = make_trainer(checkpoint("qwen2_vl"), labeled_rows(), args)
+    adapter = trainer.parts.adapter
+    for groups in ([trainer.train_dataset[0], adapter.filler()], [adapter.filler()]):
+        batch = collate(groups, pad_token_id=adapter.pad_token_id)
+        output = trainer.preference_step(trainer.model, batch)
+        assert output.weight[-1] == 0
+        assert bool(output.loss.per_unit.isfinite().all())
+    assert batch.pairs.good is None

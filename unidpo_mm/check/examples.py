@@ -17,12 +17,23 @@ THUMBNAIL_SIDE = 160
 
 
 def example_rows(rows: Sequence[PreferenceRow], number: int) -> list[ExampleRow]:
-    """Return evenly spaced rows with pairs."""
-    with_pairs = numpy.flatnonzero(columns_of(rows).pairs).tolist()
-    return [_example(rows[index]) for index in evenly_spaced(with_pairs, number)]
+    """Return evenly spaced rows with pairs or labels."""
+    with_units = numpy.flatnonzero(columns_of(rows).labeled).tolist()
+    return [_example(rows[index]) for index in evenly_spaced(with_units, number)]
 
 
 def _example(row: PreferenceRow) -> ExampleRow:
+    if not row.pairs:
+        label = row.labels[0]
+        text = row.responses[label.response].text
+        return ExampleRow(
+            where=row.where,
+            prompt=prompt_text(row),
+            chosen=text if label.good else "",
+            rejected="" if label.good else text,
+            scores="labeled good" if label.good else "labeled bad",
+            images=thumbnails(row, side=THUMBNAIL_SIDE),
+        )
     pair = row.pairs[0]
     chosen, rejected = row.responses[pair.chosen], row.responses[pair.rejected]
     scored = chosen.score is not None and rejected.score is not None

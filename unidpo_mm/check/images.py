@@ -36,7 +36,7 @@ class MediaInspection:
 
     def keys_of(self, row: PreferenceRow) -> tuple[str, ...]:
         """Return the hashes of a row's images and videos."""
-        return tuple(self.keys[name] for name in _names(row))
+        return tuple(self.keys[name] for name in _names(row)[: len(row.media)])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def inspect_media(rows: Sequence[PreferenceRow], sampling: FrameSampling) -> Med
     keys = {name: probe.key or f"unreadable {name}" for name, probe in probes.items()}
     inspection = MediaInspection(_report(rows, images), video_report(rows, videos), keys=keys)
     for number, row in enumerate(rows):
-        for media, name in zip(row.media, _names(row), strict=True):
+        for media, name in zip(row.all_media, _names(row), strict=True):
             for problem in probes[name].problems:
                 where = getattr(media, "where", problem.where)
                 inspection.problems.append(Problem(where, problem.message, problem.remedy))
@@ -70,8 +70,9 @@ def inspect_media(rows: Sequence[PreferenceRow], sampling: FrameSampling) -> Med
 
 
 def _names(row: PreferenceRow) -> list[str]:
-    """Return the identities of a row's media."""
-    return [*map(identity, row.images), *map(video_identity, row.videos)]
+    """Return the identities of all media of a row."""
+    images, other = map(identity, row.images), map(identity, row.other_images)
+    return [*images, *map(video_identity, row.videos), *other]
 
 
 def _probe(image: ImageRef) -> _ImageProbe:

@@ -70,7 +70,11 @@ def _digest(value: Any) -> bytes:
 
 
 def _preferences(row: PreferenceRow) -> frozenset[tuple[str, str]]:
-    """Return (chosen, rejected) of each pair, or (response, "") if there are no pairs."""
+    """Return (chosen, rejected) of each pair, or the labels, or the responses without either."""
+    if row.labels:
+        return frozenset(
+            (row.responses[label.response].text, str(label.good)) for label in row.labels
+        )
     if not row.pairs:
         return frozenset((response.text, "") for response in row.responses)
     texts = [response.text for response in row.responses]

@@ -40,10 +40,14 @@ def preview(row: PreferenceRow, adapter: Adapter) -> Iterator[Text]:
     )
     yield _prompt(group, adapter)
     chosen = {pair.chosen for pair in preferences.pairs}
+    bad = {label.response for label in row.labels if not label.good}
     for number, ids in enumerate(group.response_ids):
         score = float(preferences.scores[number])
         suffix = "" if score != score else f", score {score:g}"
-        style = STYLES["response" if number in chosen or not preferences.pairs else "rejected"]
+        is_rejected = number in bad or (preferences.pairs and number not in chosen)
+        style = STYLES["rejected" if is_rejected else "response"]
+        if row.labels:
+            suffix += ", labeled bad" if number in bad else ", labeled good"
         yield Text.assemble(
             (f"response {number}{suffix}: ", "dim"), (_decoded(adapter, ids.tolist()), style)
         )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from ..encoding_choices import LengthPolicy, PromptStyle
+from .image_preference import ImagePreference
 from .values import (
     ActivationMemory,
     Count,
@@ -36,7 +37,6 @@ from .values import (
     Scale,
     Seconds,
     Teraflops,
-    TermWeight,
 )
 
 __all__ = [
@@ -177,19 +177,14 @@ class TrainOptions:
     limit."""
     learning_rates: Annotated[dict[str, LearningRate] | None, HONORED] = None
     """Part of the model -> its learning rate; all others use `learning_rate`."""
-    image_preference: TermWeight = 0.0
-    """Weight of a term that any loss of pairs can carry: the chosen response is preferred with its
-    image over the same response with another image, as in mDPO. Rows without images do not have it;
-    0: no such term."""
-    image_view: Literal["crop", "mask", "noise", "shuffle", "column"] = "crop"
-    """The other image: a part of the image, the image with gray patches, the image with noise, that
-    of another row, or that of the column `rejected_images`."""
-    image_view_kept: PositiveShare = 0.2
-    """Share of the image that remains: of its area in `crop` and `mask`, of its variance in
-    `noise`."""
-    image_anchor: TermWeight = 0.0
-    """Weight of the anchor of the image preference: the chosen response should become likelier than
-    under the reference."""
+    image_preference: ImagePreference | None = None
+    """A term that any loss of pairs can have: the chosen response is preferred with its image over
+    the same response with another image, as in mDPO. `weight` (1.0) is its weight. `view` is the
+    other image: a part of the image (`crop`, the default), the image with gray patches (`mask`) or
+    with noise (`noise`), the image of another row (`shuffle`), or that in the column
+    `rejected_images` (`column`). `kept` (0.2) is the share of the image that remains: of its area
+    in `crop` and `mask`, of its variance in `noise`. `anchor` (0) is the weight of mDPO's anchor,
+    which keeps the chosen response as likely as under the reference. Null: no such term."""
     device_peak_tflops: Annotated[Teraflops | None, HARMLESS] = None
     """Peak of one device in teraFLOPS, used for `mfu` in the log; null: looked up for common GPUs
     in bf16 or fp16, without it there is no `mfu`."""

@@ -14,6 +14,7 @@ from .checks.python_arguments import (
     choose_workers,
     use_cpu_without_gpus,
 )
+from .image_preference import ImageTerm
 from .loss_aliases import LossAliases, register_losses
 from .options import Options
 from .sections import ScoreOptions
@@ -76,6 +77,12 @@ class UniDPOConfig(Options, LossAliases, TrainingArguments):
     def score_options(self) -> ScoreOptions:
         """The meaning of the scores of data sets in memory."""
         return ScoreOptions.model_validate(self.scores or {})
+
+    @property
+    def image_term(self) -> ImageTerm | None:
+        """The image preference with its defaults; `None` if there is none."""
+        values: Any = self.image_preference
+        return None if values is None else ImageTerm(**values)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes without access tokens: checkpoints contain these settings."""

@@ -281,7 +281,11 @@ def _counts(groups: Sequence[EncodedGroup], batch: GroupBatch) -> dict[str, int]
         "tokens": int(tokens["attention_mask"].sum()),
         "positions": tokens["input_ids"].numel(),
         "targets": batch.targets.ids.numel(),
-        "images": sum(group.row.media for group in groups if group.weight > 0),
+        "images": sum(
+            group.row.media + (group.view.row.media if group.view else 0)
+            for group in groups
+            if group.weight > 0
+        ),
     }
 
 
@@ -346,9 +350,11 @@ def _units(groups: Sequence[EncodedGroup], unit: Unit) -> Units:
 
 
 def _labels(groups: Sequence[EncodedGroup]) -> Tensor | None:
-    """Return the labels of the pairs; `None` if they are preferences."""
+    """Return the labels of the pairs, false for fillers; `None` if they are preferences."""
     labels = [pair.good for group in groups for pair in group.preferences.pairs]
-    return None if None in labels or not labels else torch.tensor(labels, dtype=torch.bool)
+    if all(label is None for label in labels):
+        return None
+    return torch.tensor([bool(label) for label in labels])
 
 
 def _views(groups: Sequence[EncodedGroup], first: int) -> Tensor | None:

@@ -45,8 +45,8 @@ class RowMediaKeys:
     """The content hashes of the media of one row."""
 
     def __init__(self, row: PreferenceRow, keys: Sequence[str]) -> None:
-        # a row may have borrowed other images since the keys were computed
-        self._keys = {id(media): key for media, key in zip(row.media, keys, strict=False)}
+        # a row may have got other images since the keys were computed
+        self._keys = {id(media): key for media, key in zip(row.all_media, keys, strict=False)}
 
     def key(self, media: ImageRef | VideoRef) -> str:
         """Return the hash of an image or a video of the row."""
@@ -134,7 +134,7 @@ def _media_keys(
     keys = numpy.where(in_memory != b"", in_memory, keys)
     unreadable = {}
     unknown = numpy.flatnonzero(keys == b"").tolist()
-    refs = (rows[columns["row"][number]].media[columns["place"][number]] for number in unknown)
+    refs = (rows[columns["row"][number]].all_media[columns["place"][number]] for number in unknown)
     for number, key in zip(unknown, in_threads(content_key, refs), strict=True):
         if len(key) > KEY_DIGITS or key.startswith(UNREADABLE):
             unreadable[number] = key

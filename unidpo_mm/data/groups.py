@@ -16,7 +16,7 @@ from ..errors import DataError, Problem
 from ..records import Pair, PreferenceRow, Response
 from .columns import RowColumns
 from .joining import join_rows, weigh_by_group
-from .row_table import RowTable, columns_of, table_of, take_rows
+from .row_table import RowTable, columns_of, concatenated, table_of, take_rows
 
 __all__ = [
     "group_by_prompt",
@@ -130,26 +130,45 @@ def train_on_responses(rows: Sequence[PreferenceRow]) -> Sequence[PreferenceRow]
     return [row.for_responses() for row in rows if row.targets()]
 
 
-def train_on_labels(rows: Sequence[PreferenceRow], *, mismatched: bool) -> Sequence[PreferenceRow]:
+def train_on_labels(
+    rows: Sequence[PreferenceRow],
+    *,
+    mismatched: bool,
+    others: Sequence[PreferenceRow] = (),
+) -> Sequence[PreferenceRow]:
     """Return the rows for losses of labeled responses, see `PreferenceRow.for_labels`.
 
     Args:
         rows: The rows.
-        mismatched: Whether each row borrows the first response of the nearest row before it that
-            has another prompt; the rows are taken as a circle.
+        mismatched: Whether each row gets a mismatched response: the first response of the nearest
+            row before it that has another prompt. The first row follows the last one.
+        others: Rows from which the response is taken if all rows have the same prompt.
 
     Raises:
         DataError: If all rows have the same prompt, so that there is no response to another one.
     """
     table = table_of(rows)
-    lenders = [-1] * len(table)
-    if mismatched and len(table):
-        lenders = rows_before(list(zip(table.keys("prompt"), table.media_keys, strict=True)))
-        if lenders[0] < 0:
-            text = "all rows have the same prompt, so that no response belongs to another one"
-            remedy = "Add rows with other prompts, or set loss.kl to none"
-            raise DataError(Problem(table[0].where, text, remedy))
-    return table.borrowing(lenders, _with_labels, RowColumns.for_labels)
+    if not mismatched or not len(table):
+        return table.with_partners([-1] * len(table), _with_labels, RowColumns.for_labels)
+    keys = _prompt_keys(table)
+    partners = rows_before(keys)
+    if partners[0] >= 0:
+        return table.with_partners(partners, _with_labels, RowColumns.for_labels)
+    other_keys = _prompt_keys(table_of(others))
+    other = next((n for n, key in enumerate(other_keys) if key != keys[0]), None)
+    if other is None:
+        text = "all rows have the same prompt, so that no response belongs to another one"
+        remedy = "Add rows with other prompts, or choose parameters of the loss without such "
+        remedy += "responses (loss.kl: none)"
+        raise DataError(Problem(table[0].where, text, remedy))
+    both = table_of(concatenated([rows, take_rows(others, [other])]))
+    numbers = [len(table)] * len(table) + [0]
+    with_partners = both.with_partners(numbers, _with_labels, RowColumns.for_labels)
+    return with_partners.take(range(len(table)))
+
+
+def _prompt_keys(table: RowTable) -> list[Hashable]:
+    return list(zip(table.keys("prompt"), table.media_keys, strict=True))
 
 
 def rows_before(keys: Sequence[Hashable]) -> list[int]:
@@ -166,8 +185,8 @@ def rows_before(keys: Sequence[Hashable]) -> list[int]:
     return result
 
 
-def _with_labels(row: PreferenceRow, lender: PreferenceRow | None) -> PreferenceRow:
-    return row.for_labels(None if lender is None else lender.responses[0])
+def _with_labels(row: PreferenceRow, partner: PreferenceRow | None) -> PreferenceRow:
+    return row.for_labels(None if partner is None else partner.responses[0])
 
 
 def prompt_key(row: PreferenceRow, media: Sequence[str]) -> Hashable:

@@ -212,7 +212,7 @@ def distinct_images(
     """Return the images of rows by their names, each once, in their order."""
     images: dict[str, ImageRef] = {}
     for row in rows:
-        for image in row.images:
+        for image in (*row.images, *row.other_images):
             images.setdefault(name_of(image), image)
     return images
 

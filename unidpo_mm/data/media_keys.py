@@ -26,7 +26,7 @@ class MediaKeys:
     def __init__(self, rows: Iterable[PreferenceRow]) -> None:
         media: dict[str, MediaRef] = {}
         for row in rows:
-            for ref in row.media:
+            for ref in row.all_media:
                 media.setdefault(media_name(ref), ref)
         self._keys = dict(zip(media, in_threads(content_key, media.values()), strict=True))
 

@@ -24,7 +24,7 @@ class Preflight:
     """Counts of encoding all rows once.
 
     Attributes:
-        rows, pairs, responses, images, videos: Numbers in rows that are not skipped.
+        rows, pairs, labels, responses, images, videos: Numbers in rows that are not skipped.
         domains: Domain -> number of rows.
         prompts: Number of distinct prompts of the training rows, see `data.groups.prompt_key`.
         longest: Tokens of the longest plain row.

@@ -143,7 +143,7 @@ class RowWriter:
         self._encoded.append(encoded)
         self._batch.append(row)
         self._media_numbers.append(
-            [self._number(media, place) for place, media in enumerate(row.media)]
+            [self._number(media, place) for place, media in enumerate(row.all_media)]
         )
         self.rows += 1
         self._bytes += len(encoded)
@@ -288,7 +288,7 @@ class RowFile(Sequence[PreferenceRow]):
 
     @cached_property
     def media(self) -> Ragged:
-        """The numbers of each row's images and videos, in the order of `PreferenceRow.media`."""
+        """The numbers of each row's media, in the order of `PreferenceRow.all_media`."""
         return self._ragged("media")
 
     def _ragged(self, name: str) -> Ragged:

@@ -124,7 +124,7 @@ class RowSpool:
         self._rows.append(row)
         if self.in_memory:
             return
-        contents = (getattr(item, "content", None) for item in row.media)
+        contents = (getattr(item, "content", None) for item in row.all_media)
         self._bytes += sum(len(content) for content in contents if isinstance(content, bytes))
         if len(self._rows) > MAX_ROWS or self._bytes > MAX_BYTES:
             self._open()

@@ -25,8 +25,8 @@ from .row_file import RowFile, response_keys, row_keys
 
 __all__ = [
     "FileRows",
-    "Loan",
     "MemoryRows",
+    "Partners",
     "RowTable",
     "columns_of",
     "concatenated",
@@ -115,27 +115,28 @@ class FileRows(Sequence[PreferenceRow]):
         media = self.rows.media
         distinct = self.content.keys_of(numpy.arange(len(self.content.media_keys)))
         keys = [distinct[number] for number in media.values.tolist()]
-        offsets = media.offsets.tolist()
-        return [tuple(keys[start:stop]) for start, stop in itertools.pairwise(offsets)]
+        starts = media.offsets[:-1].tolist()
+        counts = (self.columns.images + self.columns.videos).tolist()  # without other images
+        return [tuple(keys[n : n + count]) for n, count in zip(starts, counts, strict=True)]
 
 
 @dataclass(frozen=True)
-class Loan:
-    """The loan of each row of a table from another row.
+class Partners:
+    """For each row of a table, another row with which it is combined.
 
     Attributes:
-        lenders: [N] The index of the other row among those of the parts; -1 if there is none.
-        give: (row, lender or `None`) -> the row with what it borrows.
-        columns: (columns, [N] whether there is a lender) -> the columns of the rows.
+        rows: [N] The index of the other row among those of the parts; -1 if there is none.
+        combine: (row, partner or `None`) -> the combined row.
+        columns: (columns, [N] whether there is a partner) -> the columns of the rows.
     """
 
-    lenders: NDArray[Any]
-    give: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow]
+    rows: NDArray[Any]
+    combine: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow]
     columns: Callable[[RowColumns, NDArray[Any]], RowColumns]
 
-    def take(self, numbers: NDArray[Any]) -> "Loan":
-        """Return what the rows with these indices borrow."""
-        return dataclasses.replace(self, lenders=self.lenders[numbers])
+    def take(self, numbers: NDArray[Any]) -> "Partners":
+        """Return the partners of the rows with these indices."""
+        return dataclasses.replace(self, rows=self.rows[numbers])
 
 
 class RowTable(Sequence[PreferenceRow]):
@@ -146,7 +147,7 @@ class RowTable(Sequence[PreferenceRow]):
         members: The indices of the rows that each row of the table consists of; `None` for all
             rows, unchanged.
         changes: Functions that are applied to each row.
-        loan: What each row borrows from another row; `None` if they borrow nothing.
+        partners: The rows with which the rows are combined; `None` if there are none.
     """
 
     def __init__(
@@ -154,14 +155,14 @@ class RowTable(Sequence[PreferenceRow]):
         parts: Sequence[MemoryRows | FileRows],
         members: Ragged | None = None,
         changes: tuple[Callable[[PreferenceRow], PreferenceRow], ...] = (),
-        loan: Loan | None = None,
+        partners: Partners | None = None,
     ) -> None:
         self.parts = parts
         self._starts = numpy.cumsum([0, *map(len, parts)]).tolist()
-        self.members, self.changes, self.loan = members, changes, loan
+        self.members, self.changes, self.partners = members, changes, partners
 
     def __reduce__(self) -> Any:  # columns are not sent to workers
-        return RowTable, (self.parts, self.members, self.changes, self.loan)
+        return RowTable, (self.parts, self.members, self.changes, self.partners)
 
     def __len__(self) -> int:
         return self._starts[-1] if self.members is None else len(self.members)
@@ -175,9 +176,9 @@ class RowTable(Sequence[PreferenceRow]):
         numbers = [number] if self.members is None else self.members[number].tolist()
         rows = [self._part_row(item) for item in numbers]
         row = rows[0] if len(rows) == 1 else join_rows(rows)
-        if self.loan is not None:
-            lender = int(self.loan.lenders[number])
-            row = self.loan.give(row, None if lender < 0 else self._part_row(lender))
+        if self.partners is not None:
+            partner = int(self.partners.rows[number])
+            row = self.partners.combine(row, None if partner < 0 else self._part_row(partner))
         for change in self.changes:
             row = change(row)
         return row
@@ -202,8 +203,8 @@ class RowTable(Sequence[PreferenceRow]):
             result = columns.take(self.members.values)
         else:
             result = self._joined_columns(columns)
-        if self.loan is not None:
-            result = self.loan.columns(result, self.loan.lenders >= 0)
+        if self.partners is not None:
+            result = self.partners.columns(result, self.partners.rows >= 0)
         for change in self.changes:
             result = CHANGED_COLUMNS.get(change, _unchanged)(result)
         return result
@@ -228,7 +229,7 @@ class RowTable(Sequence[PreferenceRow]):
         return dataclasses.replace(first, responses=responses, **lists)
 
     def keys(self, name: str) -> list[bytes]:
-        """Return a key of each row, see `row_keys`; the table must not have joined rows."""
+        """Return a key of each row, see `row_keys`; of joined rows that of the first one."""
         return self._of_members([part.keys(name) for part in self.parts])
 
     @property
@@ -247,7 +248,7 @@ class RowTable(Sequence[PreferenceRow]):
     def digests(self) -> NDArray[numpy.uint8]:
         """Return the digest of each row, [N, 32]; see `row_digests`."""
         base = numpy.concatenate([part.content.digests for part in self.parts])
-        all_changed = bool(self.changes) or self.loan is not None
+        all_changed = bool(self.changes) or self.partners is not None
         if self.members is None and not all_changed:
             return base
         members = self.members or Ragged.of(([n] for n in range(len(self))), numpy.int64)
@@ -268,16 +269,16 @@ class RowTable(Sequence[PreferenceRow]):
     def take(self, indices: Iterable[int] | NDArray[Any]) -> "RowTable":
         """Return the rows with these indices."""
         numbers = numpy.fromiter(indices, dtype=numpy.int64)
-        loan = None if self.loan is None else self.loan.take(numbers)
+        partners = None if self.partners is None else self.partners.take(numbers)
         if self.members is not None:
-            return RowTable(self.parts, self.members.take(numbers), self.changes, loan)
+            return RowTable(self.parts, self.members.take(numbers), self.changes, partners)
         members = Ragged(numpy.arange(len(numbers) + 1), numbers)
-        return RowTable(self.parts, members, self.changes, loan)
+        return RowTable(self.parts, members, self.changes, partners)
 
     def joined(self, groups: Iterable[Sequence[int]]) -> "RowTable":
         """Return one row for each group of indices; the table must not have changed rows."""
         assert not self.changes
-        assert self.loan is None
+        assert self.partners is None
         members = Ragged.of(groups, numpy.int64)
         if self.members is not None:
             inner = self.members.take(members.values)
@@ -286,35 +287,36 @@ class RowTable(Sequence[PreferenceRow]):
 
     def for_responses(self) -> "RowTable":
         """Return the rows that have target responses, with only these responses."""
+        assert self.partners is None
         table = self.take(numpy.flatnonzero(self.columns.targets > 0))
         return RowTable(table.parts, table.members, (*self.changes, PreferenceRow.for_responses))
 
-    def borrowing(
+    def with_partners(
         self,
-        lenders: Sequence[int],
-        give: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow],
+        numbers: Sequence[int],
+        combine: Callable[[PreferenceRow, PreferenceRow | None], PreferenceRow],
         columns: Callable[[RowColumns, NDArray[Any]], RowColumns],
     ) -> "RowTable":
-        """Return the rows with what each borrows from another one.
+        """Return the rows, each combined with another one.
 
         The table must not have changed rows.
 
         Args:
-            lenders: The index of the row that each row borrows from; -1 if there is none.
-            give: As in `Loan`.
-            columns: As in `Loan`.
+            numbers: The index of the partner of each row; -1 if there is none.
+            combine: As in `Partners`.
+            columns: As in `Partners`.
         """
         assert not self.changes
-        assert self.loan is None
-        numbers = numpy.array(lenders, dtype=numpy.int64)
+        assert self.partners is None
+        rows = numpy.array(numbers, dtype=numpy.int64)
         if self.members is not None:
             first = self.members.values[self.members.offsets[:-1]]
-            numbers = numpy.where(numbers < 0, -1, first[numbers])
-        return RowTable(self.parts, self.members, (), Loan(numbers, give, columns))
+            rows = numpy.where(rows < 0, -1, first[rows])
+        return RowTable(self.parts, self.members, (), Partners(rows, combine, columns))
 
     def changed(self, change: Callable[[PreferenceRow], PreferenceRow]) -> "RowTable":
         """Return the rows with another change; for that of columns see `CHANGED_COLUMNS`."""
-        return RowTable(self.parts, self.members, (*self.changes, change), self.loan)
+        return RowTable(self.parts, self.members, (*self.changes, change), self.partners)
 
     def weighted_by_group(self) -> "RowTable":
         """Return the rows with the weights of their pairs divided by their number."""
@@ -350,10 +352,12 @@ def take_rows(rows: Sequence[PreferenceRow], indices: Iterable[int]) -> Sequence
 
 def concatenated(parts: Sequence[Sequence[PreferenceRow]]) -> Sequence[PreferenceRow]:
     """Return rows one after another: a table if one of the parts is a table, else a list."""
+    if len(parts) == 1:
+        return parts[0]
     if not any(isinstance(part, RowTable) for part in parts):
         return [row for part in parts for row in part]
     tables = [table_of(part) for part in parts]
-    if any(table.changes or table.loan is not None for table in tables):
+    if any(table.changes or table.partners is not None for table in tables):
         return [row for part in parts for row in part]
     inner = [part for table in tables for part in table.parts]
     if all(table.members is None for table in tables):

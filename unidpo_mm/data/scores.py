@@ -151,7 +151,8 @@ def select_pairs(
     """
     _count_unpaired(row, counts)
     kept = [pair for pair in (_selected(row, p, options, counts) for p in row.pairs) if pair]
-    if not kept and (row.pairs or options.ties == "drop"):  # without pairs, scores may be equal
+    # without pairs and labels, scores may be equal
+    if not kept and (row.pairs or (options.ties == "drop" and not row.labels)):
         counts.rows_dropped += 1
         return None
     return row if tuple(kept) == row.pairs else dataclasses.replace(row, pairs=tuple(kept))
@@ -181,13 +182,15 @@ def scale_problems(
 
 def zero_weight_problems(rows: Sequence[PreferenceRow]) -> list[Problem]:
     """Return a problem if all pairs have weight 0, so that the model would not be trained."""
-    weights = columns_of(rows).weights.values
+    columns = columns_of(rows)
+    weights = numpy.concatenate([columns.weights.values, columns.labels.values])
     if not len(weights) or weights.any():
         return []
-    all_pairs = f"the weights of all {len(weights):,} pairs are"
-    whose = "the weight of the only pair is" if len(weights) == 1 else all_pairs
+    noun = "label" if len(columns.labels.values) else "pair"
+    all_units = f"the weights of all {len(weights):,} {noun}s are"
+    whose = f"the weight of the only {noun} is" if len(weights) == 1 else all_units
     problem = f"{whose} 0, so that nothing would be trained"
-    remedy = "Set the weight of at least one pair above 0"
+    remedy = f"Set the weight of at least one {noun} above 0"
     return [Problem("sources, field 'weight'", problem, remedy)]
 
 

@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
+from ..config.image_preference import View
 from ..errors import Problem
 from ..records import PreferenceRow
 from .columns import RowColumns
@@ -15,9 +16,7 @@ from .groups import rows_before
 from .row_table import columns_of, table_of
 from .view_image import ChangedView, ViewImage
 
-__all__ = ["View", "view_problems", "with_changed_images", "with_views"]
-
-View = ChangedView | Literal["shuffle", "column"]
+__all__ = ["view_problems", "with_changed_images", "with_views"]
 
 
 def with_views(
@@ -35,28 +34,28 @@ def with_views(
         return rows
     table = table_of(rows)
     if view == "shuffle":
-        return table.borrowing(_lenders(table.columns, table.media_keys), _with_images, _same)
+        return table.with_partners(_partners(table.columns, table.media_keys), _with_images, _same)
     return table.changed(functools.partial(with_changed_images, view=view, kept=kept))
 
 
-def _lenders(columns: RowColumns, media_keys: Sequence[tuple[str, ...]]) -> list[int]:
-    """Return for each row the row whose images it borrows; -1 if there is none."""
-    lenders = [-1] * len(columns)
+def _partners(columns: RowColumns, media_keys: Sequence[tuple[str, ...]]) -> list[int]:
+    """Return for each row the row whose images it gets; -1 if there is none."""
+    partners = [-1] * len(columns)
     images = columns.images
     for count in set(images.tolist()) - {0}:
         numbers = numpy.flatnonzero(images == count).tolist()
         before = rows_before([media_keys[number][:count] for number in numbers])
         for number, place in zip(numbers, before, strict=True):
-            lenders[number] = -1 if place < 0 else numbers[place]
-    return lenders
+            partners[number] = -1 if place < 0 else numbers[place]
+    return partners
 
 
-def _same(columns: RowColumns, has_lender: NDArray[Any]) -> RowColumns:
+def _same(columns: RowColumns, has_partner: NDArray[Any]) -> RowColumns:
     return columns
 
 
-def _with_images(row: PreferenceRow, lender: PreferenceRow | None) -> PreferenceRow:
-    return replace(row, other_images=() if lender is None else lender.images)
+def _with_images(row: PreferenceRow, partner: PreferenceRow | None) -> PreferenceRow:
+    return replace(row, other_images=() if partner is None else partner.images)
 
 
 def with_changed_images(row: PreferenceRow, *, view: ChangedView, kept: float) -> PreferenceRow:
@@ -74,11 +73,11 @@ def view_problems(rows: Sequence[PreferenceRow], view: View | None) -> Iterator[
     columns = columns_of(rows)
     if view == "column":
         for number in numpy.flatnonzero((columns.images > 0) & (columns.other_images == 0)):
-            text = "the row has images and no rejected_images, which image_view: column needs"
-            remedy = "Add the column, or set train.image_view to crop"
+            text = "the row has images and no rejected_images, which view: column needs"
+            remedy = "Add the column, or set train.image_preference.view to crop"
             yield Problem(f"{rows[int(number)].where}, field 'rejected_images'", text, remedy)
         return
     for number in numpy.flatnonzero(columns.other_images > 0):
-        text = "the row has rejected_images, which are only used with image_view: column"
-        remedy = "Set train.image_preference and train.image_view, or remove the column"
+        text = "the row has rejected_images, which are only used with view: column"
+        remedy = "Set train.image_preference to {view: column}, or remove the column"
         yield Problem(f"{rows[int(number)].where}, field 'rejected_images'", text, remedy)

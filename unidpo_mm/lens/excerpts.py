@@ -42,6 +42,8 @@ def pair_excerpts(output_dir: Path, ids: Collection[str]) -> tuple[dict[str, Any
     row_ids = {name.rsplit(":", 2)[0] for name in ids}
     excerpts: dict[str, Any] = {}
     for row in loaded.rows:
+        if row.labels:
+            row = row.for_labels(None)
         names = {pair.row_id or row.id for pair in row.pairs}
         if not names & row_ids:
             continue
@@ -52,8 +54,8 @@ def pair_excerpts(output_dir: Path, ids: Collection[str]) -> tuple[dict[str, Any
                 excerpts[name] = {
                     "where": row.where,
                     "prompt": _short(prompt_text(row)),
-                    "chosen": _short(chosen.text),
-                    "rejected": _short(rejected.text),
+                    "chosen": "" if pair.good is False else _short(chosen.text),
+                    "rejected": "" if pair.good else _short(rejected.text),
                     "images": [_inline(content) for content in thumbnails(row, side=SIDE)],
                 }
     missing = len(set(ids) - excerpts.keys())

@@ -1,4 +1,4 @@
-"""Image preference: a term that any loss of pairs can carry.
+"""Image preference: a term that any loss of pairs can have.
 
 The chosen response is preferred with its image over the same response with another image, so that
 the image must matter. With r, the reward of the loss, image v and other image v':
@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import Problem, RecipeError
+from ..metric_names import IMAGE_TERMS
 from ..records import LossOutput, PairLogps
 from .base import Loss
 
 __all__ = ["TERMS", "with_image_preference"]
 
-TERMS = ("image_loss", "image_margin")
+TERMS = IMAGE_TERMS
 """Terms that are added: the loss of the image preference before it is weighted, and its reward
 margin; both are 0 for pairs without another image."""
 
@@ -42,7 +43,7 @@ def with_image_preference(loss: Loss, *, weight: float, anchor: float) -> Loss:
     """
     if loss.unit != "pair" or loss.needs_labels:
         text = f"the loss '{loss.name}' has no pairs of responses"
-        remedy = "Choose another loss, or set train.image_preference to 0"
+        remedy = "Choose another loss, or set train.image_preference to null"
         raise RecipeError(Problem("train.image_preference", text, remedy))
     compute = functools.partial(_compute, loss, weight, anchor)
     return dataclasses.replace(loss, compute=compute, terms=(*loss.terms, *TERMS))
@@ -54,6 +55,14 @@ def _compute(
     before = copy.deepcopy(state)  # only the pairs themselves count in the state
     output: LossOutput = loss.compute(pairs, config, *state)
     added = margin = term = torch.zeros_like(output.per_unit)
+    if pairs.has_view is None and before:
+        # a state may be shared by all processes, which have to compute as often as each other
+        pairs = dataclasses.replace(
+            pairs,
+            policy_view=pairs.policy_rejected,
+            reference_view=pairs.reference_rejected,
+            has_view=torch.zeros_like(pairs.weight).bool(),
+        )
     if pairs.has_view is not None and pairs.policy_view is not None:
         nothing = torch.zeros_like(output.per_unit)
         image_pairs = dataclasses.replace(
@@ -67,7 +76,9 @@ def _compute(
             reward = _margin(loss, _against_reference(pairs), config, before)
             added = added + anchor * torch.where(pairs.has_view, -F.logsigmoid(reward), nothing)
     terms = {**output.terms, "image_loss": term.detach(), "image_margin": margin.detach()}
-    return dataclasses.replace(output, per_unit=output.per_unit + added, terms=terms)
+    return dataclasses.replace(
+        output, per_unit=output.per_unit + added, pair_loss=output.per_unit, terms=terms
+    )
 
 
 def _margin(loss: Loss, pairs: PairLogps, config: Any, state: tuple[Any, ...]) -> Tensor:
@@ -83,10 +94,7 @@ def _margin(loss: Loss, pairs: PairLogps, config: Any, state: tuple[Any, ...]) -
 
 def _against_reference(pairs: PairLogps) -> PairLogps:
     """Return pairs whose rejected response has the reward 0, because policy and reference agree."""
-    if pairs.reference_chosen is None:
-        text = "the anchor compares with the reference, and this loss has none"
-        remedy = "Set it to 0, or choose a loss with a reference"
-        raise RecipeError(Problem("train.image_anchor", text, remedy))
+    assert pairs.reference_chosen is not None  # checked when the loss was configured
     return dataclasses.replace(
         pairs, policy_rejected=pairs.reference_chosen, reference_rejected=pairs.reference_chosen
     )

@@ -50,7 +50,7 @@ def _compute(pairs: PairLogps, config: KTOLossConfig) -> LossOutput:
 
 
 def _kl(rewards: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean over units that are no fillers, at least 0."""
+    """Return the mean over the units with a weight, at least 0."""
     counted = (weight > 0).to(rewards)
     return ((counted * rewards).sum() / counted.sum().clamp(min=1)).clamp(min=0)
 

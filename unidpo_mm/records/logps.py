@@ -96,6 +96,8 @@ class LossOutput:
 
     Attributes:
         per_unit: The loss of each unit before it is multiplied by the weight of its pair.
+        pair_loss: The part of `per_unit` that the two responses of a pair have, if there is another
+            part; `None` if there is none.
         chosen_rewards, rejected_rewards: Implicit rewards [P], detached; `None` for losses of
             responses.
         terms: Additional results that the loss declares, detached, with the shape of `per_unit`.
@@ -108,6 +110,7 @@ class LossOutput:
     rejected_rewards: Tensor | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     reward_margin: Tensor | None = None
+    pair_loss: Tensor | None = None
 
     @property
     def per_pair(self) -> Tensor:

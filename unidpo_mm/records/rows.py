@@ -147,8 +147,13 @@ class PreferenceRow:
 
     @property
     def media(self) -> tuple[ImageRef | VideoRef, ...]:
-        """The images, followed by the videos and the other images."""
-        return (*self.images, *self.videos, *self.other_images)
+        """The images and videos of the prompt: the images, followed by the videos."""
+        return (*self.images, *self.videos)
+
+    @property
+    def all_media(self) -> tuple[ImageRef | VideoRef, ...]:
+        """The media of the prompt, followed by the other images."""
+        return (*self.media, *self.other_images)
 
     def _prompt_problems(self) -> Iterator[Problem]:
         media = {"image": self.images, "video": self.videos}
@@ -314,6 +319,8 @@ class PreferenceRow:
             mismatched: A response to another prompt, which is added to the responses and compared
                 with the labeled ones; `None` if the loss uses none.
         """
+        if any(pair.good is not None for pair in self.pairs):
+            return self  # it is such a row already
         labels = [*self.labels]
         for pair in self.pairs:
             labels.append(Label(pair.chosen, True, pair.weight, pair.row_id))

@@ -127,8 +127,11 @@ def length_choice(starter: Starter, rows: Sequence[PreferenceRow], adapter: Any)
 
 def loss_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
     """Choose the loss by labels and scores: Uni-DPO needs scores, KTO labels."""
+    if any(row.other_images for row in rows):
+        text = "the data have rejected_images, with which chosen responses are compared"
+        starter.set("train.image_preference", {"view": "column"}, text)
     labels = [label.good for row in rows for label in row.labels]
-    if labels and not any(row.pairs for row in rows):
+    if labels:  # this loss also learns from pairs
         _labels_choice(starter, sum(labels), len(labels))
         return
     facts = score_facts(rows)
@@ -167,11 +170,13 @@ def _labels_choice(starter: Starter, good: int, labels: int) -> None:
 
 def batch_choice(starter: Starter, rows: Sequence[PreferenceRow]) -> None:
     """Choose how many pairs a step has: fewer if there are few rows."""
-    pairs = sum(len(row.pairs) or len(row.labels) for row in rows)
-    per_step = min(PAIRS_PER_STEP, max(MICRO_BATCH, pairs // 20))
+    labeled = any(row.labels for row in rows)
+    noun = "labeled responses" if labeled else "pairs"
+    units = sum((2 if labeled else 1) * len(row.pairs) + len(row.labels) for row in rows)
+    per_step = min(PAIRS_PER_STEP, max(MICRO_BATCH, units // 20))
     accumulation = max(per_step // MICRO_BATCH, 1)
-    starter.set("train.per_device_train_batch_size", MICRO_BATCH, "pairs")
-    text = f"{MICRO_BATCH * accumulation} pairs per step and process, {pairs:,} in the data"
+    starter.set("train.per_device_train_batch_size", MICRO_BATCH, noun)
+    text = f"{MICRO_BATCH * accumulation} {noun} per step and process, {units:,} in the data"
     starter.set("train.gradient_accumulation_steps", accumulation, text)
     starter.set("train.warmup_steps", 0.1, "share of all steps")
 

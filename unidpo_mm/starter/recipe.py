@@ -129,7 +129,7 @@ def _list_sources(
             entry["images"] = str(Path(source.images).absolute())
         facts = score_facts([row for row in rows if row.source == source.source_name])
         if facts is None:
-            text = "no scores: every pair counts the same"
+            text = "no scores"
         else:
             text = f"scores {facts.low:g} to {facts.high:g}, median margin {facts.median_margin:g}"
             if facts.missing:

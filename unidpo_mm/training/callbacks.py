@@ -372,8 +372,11 @@ def max_tokens(trainer: SavingTrainer) -> int:
         int(columns_of(trainer.parts.train_rows).units.max(initial=0)),
     )
     layout: Layout = "plain" if trainer.layout.layout == "plain" else "packed"
-    views = 2 if trainer.args.image_preference > 0 else 1  # prompt and chosen response once more
-    return round(views * preflight.tokens_of_pair[layout] * max_pairs)
+    tokens = preflight.tokens_of_pair[layout]
+    loss = trainer.parts.settings.loss
+    if trainer.args.image_term is not None or loss.needs_labels:
+        tokens += preflight.longest  # of another image or a mismatched response
+    return round(tokens * max_pairs)
 
 
 def _free_memory(trainer: SavingTrainer) -> int:

@@ -27,9 +27,11 @@ from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
 __all__ = [
+    "IMAGE",
     "LOSS_FILE",
     "SOURCE_PARAMETERS",
     "ConfiguredLoss",
+    "carry_image_preference",
     "configure_loss",
     "configured_loss",
     "loss_state",
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 LOSS_FILE = "loss.json"
 """The file of a checkpoint with the loss, its resolved parameters and its state."""
 
+IMAGE = "image_preference"
 SOURCE_PARAMETERS = tuple(SourceLoss.__annotations__)
 """Parameters that may differ by source, as in the released text, math and image settings."""
 
@@ -59,12 +62,15 @@ class ConfiguredLoss:
         config: The parameters of all sources.
         by_source: Source -> the parameters that differ there.
         state: The state that a stateful loss keeps between batches; `None` for other losses.
+        image_preference: The weights of the term of this name, which `loss` has; `None` if it has
+            no such term.
     """
 
     loss: Loss
     config: Any
     by_source: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     state: Any = None
+    image_preference: Mapping[str, float] | None = None
 
     def compute(self, policy: SequenceLogps, pairs: PairLogps, batch: GroupBatch) -> LossOutput:
         """Return the loss of each unit of a batch."""
@@ -72,6 +78,8 @@ class ConfiguredLoss:
             output = self.loss.compute(policy.select(batch.responses.indices[:, 0]), self.config)
         else:
             state = () if self.state is None else (self.state,)
+            if self.loss.needs_labels and pairs.good is None:  # only fillers
+                pairs = dataclasses.replace(pairs, good=torch.zeros_like(pairs.weight).bool())
             output = self.loss.compute(pairs, self.config_for(batch), *state)
         self._check_output(output, len(batch.units(self.loss.unit).weight))
         return output
@@ -222,9 +230,11 @@ class ConfiguredLoss:
 
     def describe(self) -> dict[str, Any]:
         """Return the resolved parameters, for the record of a run."""
+        image = {} if self.image_preference is None else {IMAGE: dict(self.image_preference)}
         return {
             "name": self.loss.name,
             **dataclasses.asdict(self.config),
+            **image,
             "by_source": {source: dict(values) for source, values in self.by_source.items()},
         }
 
@@ -237,11 +247,26 @@ def configured_loss(args: UniDPOConfig) -> ConfiguredLoss:
     """
     name, parameters = resolve_loss(args)
     configured = configure_loss(name, parameters, args.loss_by_source)
-    weight, anchor = args.image_preference, args.image_anchor
-    if weight == 0:
+    if args.image_term is None:
         return configured
-    loss = with_image_preference(configured.loss, weight=weight, anchor=anchor)
-    return dataclasses.replace(configured, loss=loss)
+    weights = {"weight": args.image_term.weight, "anchor": args.image_term.anchor}
+    return carry_image_preference(configured, weights)
+
+
+def carry_image_preference(
+    settings: ConfiguredLoss, weights: Mapping[str, float]
+) -> ConfiguredLoss:
+    """Return the same loss with the image preference, see `losses/image_preference.py`.
+
+    Raises:
+        RecipeError: If the loss has no pairs, or the anchor lacks a reference.
+    """
+    if weights["anchor"] > 0 and not settings.loss.needs_reference(settings.config):
+        text = f"the anchor compares with the reference, and the loss '{settings.loss.name}' has "
+        text += "none"
+        raise RecipeError(Problem("train.image_preference.anchor", text, "Set it to 0"))
+    loss = with_image_preference(settings.loss, **weights)
+    return dataclasses.replace(settings, loss=loss, image_preference=weights)
 
 
 def configure_loss(

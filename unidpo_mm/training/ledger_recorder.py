@@ -180,7 +180,7 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
 
     Of the columns in `unidpo_mm.ledger.columns.VALUES`, those without a value are missing. A
     response labeled good is in the columns of chosen responses, a bad one in those of rejected
-    ones, and the other side has no value.
+    ones. The other side only has a reward: the one that the response is compared with.
     """
     loss, pairs = output.loss, output.pairs
     values = {"weight": output.weight, "loss": loss.per_unit}
@@ -202,6 +202,8 @@ def recorded_values(batch: GroupBatch, output: StepOutput, unit: Unit) -> dict[s
     if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
         values |= {"reward_chosen": loss.chosen_rewards, "reward_rejected": loss.rejected_rewards}
     if loss.reward_margin is not None:
+        if loss.pair_loss is not None:
+            by_chosen, by_rejected = derivatives(loss.pair_loss, chosen, rejected)
         # one unit of reward margin: half a unit from each of the two responses
         margin_by_chosen, margin_by_rejected = derivatives(loss.reward_margin, chosen, rejected)
         slope = (by_chosen / margin_by_chosen + by_rejected / margin_by_rejected) / 2
@@ -217,9 +219,11 @@ def _labeled(output: StepOutput, good: Tensor) -> dict[str, Tensor]:
     for side, present in (("chosen", good), ("rejected", ~good)):
         columns = _response(side, pairs.policy_chosen, pairs.reference_chosen, pairs.score_chosen)
         columns[f"dloss_d{side}"] = slope
-        if loss.chosen_rewards is not None:
-            columns[f"reward_{side}"] = loss.chosen_rewards
         values |= {name: torch.where(present, item, torch.nan) for name, item in columns.items()}
+        if loss.chosen_rewards is not None and loss.rejected_rewards is not None:
+            values[f"reward_{side}"] = torch.where(
+                present, loss.chosen_rewards, loss.rejected_rewards
+            )
     if loss.reward_margin is not None:
         (by_reward,) = derivatives(loss.reward_margin, pairs.policy_chosen)
         values["contribution"] = (slope / by_reward).abs()

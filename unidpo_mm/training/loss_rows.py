@@ -1,5 +1,6 @@
 """The rows as the loss uses them: their units, other images, and what the loss cannot use."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy
@@ -7,30 +8,71 @@ import numpy
 from ..config.python import UniDPOConfig
 from ..config.training_arguments import training_arguments
 from ..data.groups import group_by_prompt, train_on_labels, train_on_responses
-from ..data.row_table import columns_of, concatenated, take_rows
+from ..data.row_table import columns_of, concatenated, table_of, take_rows
 from ..data.scores import zero_weight_problems
 from ..data.views import view_problems, with_views
-from ..errors import Problem
+from ..errors import DataError, Problem, counted
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
 
 __all__ = ["loss_problems", "token_limit_problems", "units_of"]
 
 
+logger = logging.getLogger(__name__)
+
+
 def units_of(
-    rows: Sequence[PreferenceRow], args: UniDPOConfig, loss: ConfiguredLoss, *, max_units: int
+    rows: Sequence[PreferenceRow],
+    args: UniDPOConfig,
+    loss: ConfiguredLoss,
+    *,
+    max_units: int,
+    others: Sequence[PreferenceRow] = (),
 ) -> Sequence[PreferenceRow]:
-    """Return the rows with the units of the loss, grouped by prompt if that is requested."""
+    """Return the rows with the units of the loss, grouped by prompt if that is requested.
+
+    Args:
+        rows: The rows, as they were read.
+        args: Options of the run.
+        loss: The loss.
+        max_units: Maximum number of units of a joined row.
+        others: Rows whose responses may be mismatched ones, if all `rows` have the same prompt.
+
+    Raises:
+        DataError: If the loss needs mismatched responses, or images of other rows, and there are
+            none.
+    """
     if loss.loss.unit == "response":
         return train_on_responses(rows)
     labels = loss.loss.needs_labels
     if args.group_by_prompt:
         rows = group_by_prompt(rows, max_units=max_units, labels=labels)
     if labels:
-        return train_on_labels(rows, mismatched=loss.loss.needs_mismatched(loss.config))
-    if args.image_preference > 0:
-        return with_views(rows, args.image_view, kept=args.image_view_kept)
+        mismatched = loss.loss.needs_mismatched(loss.config)
+        return train_on_labels(rows, mismatched=mismatched, others=others)
+    term = args.image_term
+    if term is not None:
+        rows = with_views(rows, term.view, kept=term.kept)
+        if term.view == "shuffle":
+            _check_partners(rows)
     return rows
+
+
+def _check_partners(rows: Sequence[PreferenceRow]) -> None:
+    """Warn of rows whose images could not be combined with those of another row."""
+    table = table_of(rows)
+    has_images = table.columns.images > 0
+    assert table.partners is not None
+    alone = int((has_images & (table.partners.rows < 0)).sum())
+    if alone and alone == has_images.sum():
+        text = "no other row has other images, as many as the row"
+        remedy = "Set it to crop"
+        raise DataError(Problem("train.image_preference.view", text, remedy))
+    if alone:
+        logger.warning(
+            "%s without image preference: no other row has other images, as many as the row",
+            counted(alone, "row is", "rows are"),
+        )
 
 
 def loss_problems(
@@ -42,11 +84,13 @@ def loss_problems(
     any_loss: bool,
 ) -> list[Problem]:
     """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
-    view = args.image_view if args.image_preference > 0 else None
+    view = None if args.image_term is None else args.image_term.view
     views = [problem for rows in (train_rows, eval_rows) for problem in view_problems(rows, view)]
     if any_loss:
         rows = concatenated([train_rows, eval_rows])
         columns = columns_of(rows)
+        rows = take_rows(rows, numpy.flatnonzero(columns.labels.lengths == 0).tolist())
+        columns = columns_of(rows)  # a loss of labeled responses can use the others
         scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
         of_scored = numpy.isin(columns.source, columns.source[scored])
         problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
@@ -69,7 +113,7 @@ def token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[P
     if pairs != training_arguments()["per_device_train_batch_size"]:
         text = f"train.per_device_train_batch_size, {pairs}, cannot be combined with a token limit"
         yield Problem(where, text, "Remove one of the two")
-    if args.image_preference > 0:
+    if args.image_term is not None:
         text = "it does not count the tokens of other images, which train.image_preference adds"
         yield Problem(where, text, "Set train.per_device_train_batch_size instead")
     if loss.loss.batch_dependent(loss.config):

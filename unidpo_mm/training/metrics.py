@@ -181,14 +181,15 @@ def label_values(output: StepOutput, good: Tensor) -> LabelValues:
     """
     pairs, loss = output.pairs, output.loss
     logps, rewards = pairs.policy_chosen.mean.detach(), loss.chosen_rewards
-    common, better, worse = dict(loss.terms), {"logps/chosen": logps}, {"logps/rejected": logps}
+    common = dict(loss.terms)
+    of_good, of_bad = {"logps/chosen": logps}, {"logps/rejected": logps}
     if pairs.reference_chosen is not None:
-        better["logps/chosen_change"] = logps - pairs.reference_chosen.mean
+        of_good["logps/chosen_change"] = logps - pairs.reference_chosen.mean
     if rewards is not None and loss.rejected_rewards is not None:
         above = rewards > loss.rejected_rewards
         common["rewards/accuracies"] = (above == good).to(logps)
-        better["rewards/chosen"], worse["rewards/rejected"] = rewards, rewards
-    return LabelValues(common, better, worse)
+        of_good["rewards/chosen"], of_bad["rewards/rejected"] = rewards, rewards
+    return LabelValues(common, of_good, of_bad)
 
 
 def policy_only_change(means: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ call it, so that they accept the same rows and report the same problems in the s
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -321,11 +321,13 @@ def _split_and_group(
     if args.eval_fraction > 0 and not any(sets.values()):
         seed = args.seed if args.data_seed is None else args.data_seed
         train_rows, sets[""] = split_rows(train_rows, args.eval_fraction, seed=seed)
-    train_size, eval_size = args.per_device_train_batch_size, args.per_device_eval_batch_size
-    train_rows = units_of(train_rows, args, loss, max_units=train_size)
-    if loss.loss.unit != "response":  # pairs are evaluated with such losses, too
-        for name, rows in sets.items():
-            sets[name] = units_of(rows, args, loss, max_units=eval_size)
+    try:
+        train_rows, sets = _with_units(train_rows, sets, args, loss)
+    except DataError as error:
+        prepared.problems += error.problems
+        return
+    if args.image_term is not None and args.image_term.view == "shuffle":
+        _measure_again(prepared, (train_rows, *sets.values()))
     if isinstance(dataset, DataFiles):
         train_rows = repeat_sources(
             train_rows, {source.source_name: source.repeat for source in dataset.sources}
@@ -336,3 +338,30 @@ def _split_and_group(
     if args.pair_weighting == "group":
         train_rows = weight_by_group(train_rows)
     prepared.train_rows, prepared.eval_sets = train_rows, sets
+
+
+def _with_units(
+    train_rows: Sequence[PreferenceRow],
+    sets: Mapping[str, Sequence[PreferenceRow]],
+    args: UniDPOConfig,
+    loss: ConfiguredLoss,
+) -> tuple[Sequence[PreferenceRow], dict[str, Sequence[PreferenceRow]]]:
+    """Return the rows to train and evaluate on with the units of the loss."""
+    size, eval_size = args.per_device_train_batch_size, args.per_device_eval_batch_size
+    units = units_of(train_rows, args, loss, max_units=size)
+    if loss.loss.unit == "response":  # pairs are evaluated with such losses
+        return units, dict(sets)
+    return units, {
+        name: units_of(rows, args, loss, max_units=eval_size, others=train_rows)
+        for name, rows in sets.items()
+    }
+
+
+def _measure_again(prepared: Prepared, sets: Iterable[Sequence[PreferenceRow]]) -> None:
+    """Add the problems of rows that cannot be encoded with the images of other rows."""
+    if prepared.preflight is None or prepared.adapter is None:
+        return
+    for rows in sets:
+        measured = measure_with_index(rows, prepared.adapter)
+        for refused in measured.refused.values():
+            prepared.problems += refused.problems

@@ -18,7 +18,13 @@ from ..modeling.logp_model import LogpModel, unwrap_peft
 from ..modeling.parts import disable_dropout
 from ..modeling.vision import MediaFeatures
 from ..records import CacheKeys, GroupBatch, MediaInputs, ModelInputs, Targets, Units
-from .configured_loss import ConfiguredLoss, configure_loss, restore_loss_state
+from .configured_loss import (
+    IMAGE,
+    ConfiguredLoss,
+    carry_image_preference,
+    configure_loss,
+    restore_loss_state,
+)
 from .nonfinite import DUMP_FILE, rank_file
 from .step import preference_step
 
@@ -102,7 +108,10 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
     logp_model, adapter = _load_policy(folder / "model", content, device)
     loss = dict(content["loss"])
     name, by_source = loss.pop("name"), loss.pop("by_source")
+    image_preference = loss.pop(IMAGE, None)
     settings = configure_loss(content.get("loss_path") or name, loss, by_source)
+    if image_preference is not None:
+        settings = carry_image_preference(settings, image_preference)
     restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):

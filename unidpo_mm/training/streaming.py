@@ -13,7 +13,7 @@ from ..data.row_table import columns_of
 from ..data.stream_batches import StreamPlan
 from ..data.stream_sources import first_rows, streamed_sources
 from ..data.streams import RowStream, StreamedSource
-from ..data.views import with_changed_images
+from ..data.views import view_problems, with_changed_images
 from ..errors import DataError, Problem
 from ..records import PreferenceRow
 from .configured_loss import ConfiguredLoss
@@ -92,15 +92,18 @@ def _prepared(
             "prepared for one"
         )
         raise DataError(Problem(row.where, text, "Move a row with a video to the beginning"))
-    if problems := loss.check_rows([row]):
+    term = args.image_term
+    if problems := [
+        *loss.check_rows([row]),
+        *view_problems([row], None if term is None else term.view),
+    ]:
         raise DataError(problems)
     if loss.loss.unit == "response":
         row = row.for_responses() if row.targets() else None  # type: ignore[assignment]
     if loss.loss.needs_labels and row is not None:
         row = row.for_labels(None)
-    view = args.image_view
-    if args.image_preference > 0 and row is not None and view != "shuffle" and view != "column":
-        row = with_changed_images(row, view=view, kept=args.image_view_kept)
+    if term is not None and row is not None and term.view != "shuffle" and term.view != "column":
+        row = with_changed_images(row, view=term.view, kept=term.kept)
     if row is not None and args.pair_weighting == "group":
         row = weigh_by_group(row)
     return row
@@ -159,11 +162,11 @@ def stream_problems(
     )
     mismatched = loss.loss.needs_labels and loss.loss.needs_mismatched(loss.config)
     if mismatched and not any_loss:
-        text = "rows of a stream have no response to another prompt, with which it is estimated"
+        text = "it is estimated with responses to other prompts, which a row of a stream lacks"
         yield Problem("loss.kl", text, "Set it to none, or data.sources.streaming to false")
-    if args.image_preference > 0 and args.image_view == "shuffle":
+    if args.image_term is not None and args.image_term.view == "shuffle":
         text = "rows of a stream do not have the images of other rows"
-        yield Problem("train.image_view", text, "Use crop, mask, noise or column")
+        yield Problem("train.image_preference.view", text, "Use crop, mask, noise or column")
     for where, wrong, text, remedy in refused:
         if wrong:
             yield Problem(where, text, remedy)

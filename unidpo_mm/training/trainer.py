@@ -20,13 +20,14 @@ from ..data.batches import GroupDataset
 from ..data.collate import COUNTS
 from ..data.load import rows_from_records
 from ..data.stream_batches import StreamDataset
+from ..data.views import view_problems
 from ..data.workers import batch_of, explained_failures
 from ..errors import DataError, Problem
 from ..modeling.liger import already_applied
 from ..modeling.logp_model import LogpModel
 from ..modeling.parts import compute_dtype, set_learning_rates
 from ..modeling.placement import place_batch
-from ..records import GroupBatch
+from ..records import GroupBatch, PreferenceRow
 from .callbacks import TRAINER_CALLBACKS
 from .console import ConsoleProgress
 from .evaluation import (
@@ -44,6 +45,7 @@ from .loaders import (
     training_set,
     unit_sampler,
 )
+from .loss_rows import units_of
 from .metrics import MetricSums, policy_only_change
 from .numerical_watch import NumericalWatch
 from .observers import Observer
@@ -187,10 +189,22 @@ class UniDPOTrainer(PreparingTrainer):
             remedy = "Pass eval_dataset, or set eval_fraction"
             raise DataError(Problem("eval_dataset", "there is no evaluation set", remedy))
         if not isinstance(dataset, GroupDataset):
-            dataset = GroupDataset(rows_from_records(dataset), self.parts.adapter)
+            dataset = GroupDataset(self._units_of(dataset), self.parts.adapter)
         size, processes = self.args.per_device_eval_batch_size, self.accelerator.num_processes
         sampler = unit_sampler(dataset, size, processes=processes)
         return self._loader(sampler, dataset, read_once=True)  # every evaluation makes a new one
+
+    def _units_of(self, dataset: Any) -> Sequence[PreferenceRow]:
+        """Return other rows for evaluation, with the units of the loss."""
+        rows, loss = rows_from_records(dataset), self.parts.settings
+        if loss.loss.unit == "response":
+            return rows
+        term = self.args.image_term
+        views = view_problems(rows, None if term is None else term.view)
+        if problems := [*loss.check_rows(rows), *views]:
+            raise DataError(problems)
+        size, others = self.args.per_device_eval_batch_size, self.parts.train_rows
+        return units_of(rows, self.args, loss, max_units=size, others=others)
 
     def _loader(
         self,

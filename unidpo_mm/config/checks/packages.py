@@ -247,7 +247,8 @@ def _metric(recipe: Recipe) -> Iterator[Problem]:
         return
     from ...metric_names import metric_names
 
-    names = metric_names(load_loss(recipe.loss.name))
+    has_images = recipe.train.image_preference is not None
+    names = metric_names(load_loss(recipe.loss.name), image_preference=has_images)
     name = metric.removeprefix("eval_")
     if name not in names:
         text = f"no evaluation has a metric '{metric}'{suggestion(name, names)}"

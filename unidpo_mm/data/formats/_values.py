@@ -83,7 +83,9 @@ def parse_flag(value: Any) -> bool:
     text = str(value).strip().lower()
     if isinstance(value, bool | str | numbers.Integral) and text in FLAGS:
         return FLAGS[text]
-    raise InvalidValue(f"found {describe(value)}", "Use true for a good response, false for a bad")
+    raise InvalidValue(
+        f"found {describe(value)}", "Use true for a good response and false for a bad one"
+    )
 
 
 def parse_tool_calls(value: Any) -> Any:

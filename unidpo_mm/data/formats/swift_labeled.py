@@ -18,4 +18,5 @@ FORMAT = Format(
     required=frozenset({"messages", "label"}),
     columns=COMMON | {"messages", "label", "score"},
     parse=parser(_read),
+    matches=lambda record: not (record.get("rejected_response") or record.get("rejected_messages")),
 )
