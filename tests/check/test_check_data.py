@@ -474,3 +474,21 @@ def test_convert_reports_dropped_rows(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.jsonl", [pair("?", "a", "b", judge="me")])
     result = run("data", "convert", path, "--output", str(tmp_path / "out.jsonl"))
     assert "unused columns: judge (1)" in result.output
+
+
+def test_labeled_responses_are_counted_without_pairs(tmp_path: Path) -> None:
+    records = [{"prompt": f"q{n}", "completion": "a", "label": bool(n % 2)} for n in range(4)]
+    result = run("data", "check", write(tmp_path, "labels.jsonl", records))
+    assert result.exit_code == 0, result.output
+    assert "4 of single responses" in result.output
+    assert "longer response chosen" not in result.output
+    assert "no scores" not in result.output
+
+
+def test_other_images_are_no_problem_without_a_recipe(tmp_path: Path) -> None:
+    for name in ("p", "o"):
+        make_image(len(name)).save(tmp_path / f"{name}.png")
+    record = pair("What?", "this", "that", images=["p.png"], rejected_images=["o.png"])
+    path = write(tmp_path, "rows.jsonl", [record])
+    result = run("data", "check", path)
+    assert result.exit_code == 0, result.output

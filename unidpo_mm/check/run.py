@@ -188,7 +188,9 @@ class _Check:
         )
 
     def _note_unscored(self, rows: Sequence[PreferenceRow]) -> None:
-        """Add a note for each source without scores, which only some losses need."""
+        """Add a note for each source of pairs without scores, which only some losses need."""
+        labels = columns_of(rows).labels.lengths
+        rows = take_rows(rows, numpy.flatnonzero(labels == 0).tolist())
         columns = columns_of(rows)
         rows_with_scores = columns.scores.owners[~numpy.isnan(columns.scores.values)]
         names, codes = columns.source_names, set(columns.source[rows_with_scores].tolist())

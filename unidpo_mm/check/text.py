@@ -75,7 +75,8 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
     )
     if report.labels:
         yield "labels", f"{report.labels:,} of single responses"
-    yield "pairs per prompt", _spread(report.pairs_per_prompt, "prompts")
+    if report.pairs:
+        yield "pairs per prompt", _spread(report.pairs_per_prompt, "prompts")
     lengths = report.lengths
     if lengths is not None:
         unit = lengths.unit
@@ -84,11 +85,12 @@ def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield f"row, {unit}", _summed(lengths.row)
         rho = lengths.margin_correlation
         suffix = "" if rho is None else f"; score margin and length: rho = {rho:.2f}"
-        yield (
-            "longer response chosen",
-            f"{100 * lengths.chosen_longer:.0f} % of the pairs, {100 * lengths.equal:.0f} % are "
-            f"of equal length{suffix}",
-        )
+        if report.pairs:
+            yield (
+                "longer response chosen",
+                f"{100 * lengths.chosen_longer:.0f} % of the pairs, "
+                f"{100 * lengths.equal:.0f} % are of equal length{suffix}",
+            )
         yield (
             f"{unit} saved",
             f"{lengths.sharing:.2f} x with shared prompts, {lengths.grouping:.2f} x "

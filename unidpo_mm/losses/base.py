@@ -134,6 +134,11 @@ class Loss:
     batch_dependent: Callable[[Any], bool] = never
     initial_state: Callable[[], Any] | None = None
 
+    @property
+    def noun(self) -> str:
+        """The name of a unit, for messages."""
+        return "labeled response" if self.needs_labels else self.unit
+
 
 def require(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> None:
     """Check a parameter, a number or a tensor [P].

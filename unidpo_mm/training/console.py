@@ -207,7 +207,7 @@ def step_line(parts: RunParts, args: UniDPOConfig, max_steps: int) -> str:
     responses = per_step * int(columns.responses.sum()) / units
     return (
         f"{counted(max_steps, 'optimizer step')} of about "
-        f"{counted(per_step, parts.settings.loss.unit)} in {groups:.1f} groups (prompts) with "
+        f"{counted(per_step, parts.settings.loss.noun)} in {groups:.1f} groups (prompts) with "
         f"{responses:.1f} responses"
     )
 
@@ -224,7 +224,9 @@ def print_startup_report(
     loss = f"Loss: {loss_line(parts)}; reference: {parts.reference_name}"
     console.print(loss, soft_wrap=True)
     if parts.settings.loss.batch_dependent(parts.settings.config):
-        console.print("[yellow]The pairs of a micro-batch affect each other in this loss[/yellow]")
+        noun = parts.settings.loss.noun
+        text = f"The {noun}s of a micro-batch affect each other in this loss"
+        console.print(f"[yellow]{text}[/yellow]")
     console.print(layout_line(trainer.layout, parts), soft_wrap=True)
     if trainer.shared_layers is not None:
         layers = counted(len(trainer.shared_layers), "layer")

@@ -84,8 +84,6 @@ def loss_problems(
     any_loss: bool,
 ) -> list[Problem]:
     """Return a problem for each row that lacks the pairs, scores or weights that the loss needs."""
-    view = None if args.image_term is None else args.image_term.view
-    views = [problem for rows in (train_rows, eval_rows) for problem in view_problems(rows, view)]
     if any_loss:
         rows = concatenated([train_rows, eval_rows])
         columns = columns_of(rows)
@@ -94,7 +92,9 @@ def loss_problems(
         scored = columns.scores.owners[~numpy.isnan(columns.scores.values)]
         of_scored = numpy.isin(columns.source, columns.source[scored])
         problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
-        return [*views, *problems, *zero_weight_problems(train_rows)]
+        return [*problems, *zero_weight_problems(train_rows)]
+    view = None if args.image_term is None else args.image_term.view
+    views = [problem for rows in (train_rows, eval_rows) for problem in view_problems(rows, view)]
     problems = [*views, *loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if loss.loss.unit == "pair":
         problems += loss.check_rows(eval_rows)
@@ -118,7 +118,7 @@ def token_limit_problems(args: UniDPOConfig, loss: ConfiguredLoss) -> Iterator[P
         yield Problem(where, text, "Set train.per_device_train_batch_size instead")
     if loss.loss.batch_dependent(loss.config):
         text = (
-            f"the pairs of a micro-batch affect each other in the loss '{loss.loss.name}', and "
-            "their number would vary"
+            f"the {loss.loss.noun}s of a micro-batch affect each other in the loss "
+            f"'{loss.loss.name}', and their number would vary"
         )
         yield Problem(where, text, "Set train.per_device_train_batch_size instead")
