@@ -182,7 +182,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
             "does not count the tokens of other images",
         ),
         ({"image_preference": {"weight": -1.0}}, {}, "weight"),
-        ({"image_preference": {"wieght": 1.0}}, {}, "wieght"),
+        ({"image_preference": {"amount": 1.0}}, {}, "amount"),
         (
             {"image_preference": {"anchor": 1.0}, "loss": {"name": "simpo"}},
             {},
