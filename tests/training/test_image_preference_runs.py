@@ -121,6 +121,7 @@ def test_several_responses_share_one_view(checkpoint: Checkpoint, tmp_path: Path
     assert places == {0: 3, 1: 4}
 
 
+@pytest.mark.slow
 def test_cached_references_have_the_same_losses(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

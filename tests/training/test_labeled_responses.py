@@ -112,6 +112,7 @@ def test_pairs_are_two_labels_each(checkpoint: Checkpoint, tmp_path: Path) -> No
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@SLOW
 def test_cached_references_have_the_same_losses(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
