@@ -24,6 +24,7 @@ from .records import (
     ModelInputs,
     PreferenceRow,
     Preferences,
+    chosen_of,
 )
 
 __all__ = [
@@ -109,7 +110,7 @@ def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
     if not (row.other_images and row.pairs):
         return group
     view = encode_checked(adapter, row.with_other_images())
-    chosen = [group.response_ids[number] for number in row.chosen()]
+    chosen = [group.response_ids[number] for number in chosen_of(row.pairs)]
     if any(len(a) != len(b) for a, b in zip(chosen, view.response_ids, strict=True)):
         text = "a chosen response is truncated to another length with the other image of the row"
         remedy = "Raise data.max_length, or use images of similar sizes"

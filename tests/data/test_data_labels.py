@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from builders import make_image
@@ -144,8 +144,9 @@ def test_supervised_fine_tuning_trains_on_good_responses() -> None:
 
 def test_labeled_rows_are_written_as_trls_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    for layout in ("native", "trl"):
-        assert write_rows(rows()[:3], path, layout) == 3  # type: ignore[arg-type]
+    layouts: tuple[Literal["native", "trl"], ...] = ("native", "trl")
+    for layout in layouts:
+        assert write_rows(rows()[:3], path, layout) == 3
         again = load_rows([SourceOptions(path=str(path))])
         assert [row.labels for row in again] == [row.labels for row in rows()[:3]]
         assert [row.responses for row in again] == [row.responses for row in rows()[:3]]

@@ -3,7 +3,7 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import pytest
@@ -11,6 +11,8 @@ from builders import make_image
 
 from unidpo_mm.check.images import inspect_media
 from unidpo_mm.config import SourceOptions
+from unidpo_mm.config.image_preference import ImageTerm
+from unidpo_mm.data.columns import RowColumns
 from unidpo_mm.data.convert import write_rows
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.data.load import load_rows, rows_from_records
@@ -112,7 +114,7 @@ def test_the_column_of_other_images() -> None:
     (row,) = rows(1, rejected_images=[make_image(9)])
     assert [image.key() for image in row.other_images] != [image.key() for image in row.images]
     assert with_views([row], "column", kept=1.0) == [row]
-    assert not list(view_problems([row], "column"))
+    assert not list(view_problems([row], ImageTerm(view="column")))
 
 
 def test_other_images_survive_the_row_file() -> None:
@@ -124,8 +126,9 @@ def test_other_images_survive_the_row_file() -> None:
 
 def test_other_images_are_written_and_read_again(tmp_path: Path) -> None:
     before = rows(2, rejected_images=[make_image(9)])
-    for layout in ("native", "trl"):
-        write_rows(before, tmp_path / "rows.jsonl", layout)  # type: ignore[arg-type]
+    layouts: tuple[Literal["native", "trl"], ...] = ("native", "trl")
+    for layout in layouts:
+        write_rows(before, tmp_path / "rows.jsonl", layout)
         after = load_rows([SourceOptions(path=str(tmp_path / "rows.jsonl"))])
         for old, new in zip(before, after, strict=True):
             assert (pixels(old.other_images[0]) == pixels(new.other_images[0])).all()
@@ -141,12 +144,12 @@ def test_ms_swifts_rows_with_other_images() -> None:
 def test_problems_of_other_images() -> None:
     with pytest.raises(DataError, match=r"'rejected_images': 2 other image\(s\) for 1 image"):
         rows(1, rejected_images=[make_image(1), make_image(2)])
-    (problem,) = view_problems(rows(1), "column")
+    (problem,) = view_problems(rows(1), ImageTerm(view="column"))
     assert "no rejected_images" in problem.message
-    assert not list(view_problems(rows(1), "crop"))
+    assert not list(view_problems(rows(1), ImageTerm(view="crop")))
     with_column = rows(1, rejected_images=[make_image(9)])
-    for view in (None, "crop"):
-        (problem,) = view_problems(with_column, view)  # type: ignore[arg-type]
+    for term in (None, ImageTerm(view="crop")):
+        (problem,) = view_problems(with_column, term)
         assert "only used with view: column" in problem.message
 
 
@@ -180,3 +183,11 @@ def test_data_check_opens_other_images(tmp_path: Path) -> None:
         f"the image '{tmp_path / 'gone.png'}' does not exist"
     ]
     assert len(inspection.keys_of(loaded[0])) == 1
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "shuffle"])
+def test_columns_are_those_of_the_rows(view: Any) -> None:
+    text = {"prompt": "Text?", "chosen": "a", "rejected": "b"}
+    with_other = table_of(with_views(rows_from_records([*records(2), text]), view, kept=0.2))
+    columns, expected = with_other.columns, RowColumns.of(list(with_other))
+    assert columns.other_images.tolist() == expected.other_images.tolist() == [1, 1, 0]

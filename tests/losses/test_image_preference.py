@@ -9,10 +9,11 @@ from builders import pairs_of, side
 from support.hand_case import log1pexp, two_pairs
 
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.losses.image_preference import TERMS, with_image_preference
+from unidpo_mm.losses.image_preference import with_image_preference
+from unidpo_mm.metric_names import IMAGE_TERMS
 from unidpo_mm.plugins import load_loss
 from unidpo_mm.records import PairLogps
-from unidpo_mm.training.configured_loss import carry_image_preference, configure_loss
+from unidpo_mm.training.configured_loss import add_image_preference, configure_loss
 
 HAS_VIEW = torch.tensor([True, False])
 
@@ -83,7 +84,7 @@ def test_gradients_pull_the_image_up_and_the_other_one_down() -> None:
 def test_without_other_images_nothing_is_added() -> None:
     output, plain = compute("dpo", {}, two_pairs())
     assert torch.equal(output.per_unit, plain)
-    assert all(not output.terms[name].any() for name in TERMS)
+    assert all(not output.terms[name].any() for name in IMAGE_TERMS)
 
 
 @pytest.mark.parametrize("name", ["alpha_dpo", "beta_dpo", "gamma_po"])
@@ -134,9 +135,9 @@ def test_losses_without_pairs_refuse_it() -> None:
 
 def test_an_anchor_needs_a_reference() -> None:
     weights = {"weight": 1.0, "anchor": 0.5}
-    assert carry_image_preference(configure_loss("dpo", {}), weights).image_preference == weights
+    assert add_image_preference(configure_loss("dpo", {}), weights).image_preference == weights
     with pytest.raises(RecipeError, match=r"train\.image_preference\.anchor: the anchor compares"):
-        carry_image_preference(configure_loss("simpo", {}), weights)
+        add_image_preference(configure_loss("simpo", {}), weights)
 
 
 def test_a_loss_without_reference_needs_none() -> None:

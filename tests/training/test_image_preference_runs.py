@@ -14,6 +14,7 @@ from trainers import config, make_trainer, resumable_config, state_of
 from unidpo_mm.data.collate import collate
 from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
+from unidpo_mm.records import Layout
 from unidpo_mm.training.configured_loss import configured_loss
 from unidpo_mm.training.ledger_recorder import recorded_values
 
@@ -84,9 +85,10 @@ def test_log_probs_are_those_of_a_row_with_the_other_image(
     trainer = make_trainer(checkpoint("qwen2_vl"), [*image_rows(2), *text_rows(1)], args)
     adapter, rows = trainer.parts.adapter, trainer.parts.train_rows
     groups = [trainer.train_dataset[number] for number in range(3)]
-    options = {"pad_token_id": adapter.pad_token_id}
-    for layout in ("plain", "packed", "joined"):
-        batch = collate(groups, layout=layout, media_once=layout != "plain", **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"pad_token_id": adapter.pad_token_id}
+    layouts: tuple[Layout, ...] = ("plain", "packed", "joined")
+    for layout in layouts:
+        batch = collate(groups, layout=layout, media_once=layout != "plain", **options)
         output = trainer.preference_step(trainer.model, batch)
         assert output.pairs.has_view is not None
         assert output.pairs.has_view.tolist() == [bool(row.images) for row in rows]
@@ -94,7 +96,7 @@ def test_log_probs_are_those_of_a_row_with_the_other_image(
             if not row.images:
                 assert output.loss.terms["image_loss"][number] == 0
                 continue
-            alone = collate([adapter.encode(row.with_other_images())], **options)  # type: ignore[arg-type]
+            alone = collate([adapter.encode(row.with_other_images())], **options)
             expected = trainer.preference_step(trainer.model, alone).policy.sum
             view = output.pairs.policy_view
             assert view is not None
@@ -235,5 +237,6 @@ def test_rows_without_another_image_are_counted(
     with caplog.at_level(logging.WARNING):
         make_trainer(checkpoint("qwen2_vl"), [*image_rows(2), two], args)
     assert "1 row is without image preference" in caplog.text
+    make_trainer(checkpoint("qwen2_vl"), image_rows(2), args, eval_dataset=image_rows(1))
     with pytest.raises(DataError, match="no other row has other images"):
         make_trainer(checkpoint("qwen2_vl"), image_rows(1), args)

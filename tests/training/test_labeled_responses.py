@@ -230,6 +230,8 @@ def test_long_mismatched_responses_are_truncated(checkpoint: Checkpoint, tmp_pat
     limits = [max(map(len, group.response_ids)) + len(group.prompt_ids) for group in groups]
     assert max(limits) <= 60
     assert all(group.cut_responses == 0 for group in groups)
+    untruncated, mismatched = groups[1].response_ids[0], groups[0].response_ids[1]
+    assert len(mismatched) < len(untruncated)  # the same response, truncated
     trainer.train()
 
 

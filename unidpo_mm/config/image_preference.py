@@ -17,6 +17,7 @@ View = Literal["crop", "mask", "noise", "shuffle", "column"]
 class ImagePreference(TypedDict, total=False):
     """The option as it is set; keys that are not set have the defaults of `ImageTerm`."""
 
+    # pydantic reads this name, which mypy takes for a field without a type
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
 
     weight: TermWeight

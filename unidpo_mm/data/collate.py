@@ -33,6 +33,7 @@ from ..records import (
     Targets,
     Unit,
     Units,
+    chosen_of,
 )
 from .collate_media import collate_media
 from .workers import error_of
@@ -366,7 +367,7 @@ def _views(groups: Sequence[EncodedGroup], first: int) -> Tensor | None:
     """
     places = []
     for group in groups:
-        chosen = group.preferences.chosen()
+        chosen = chosen_of(group.preferences.pairs)
         for pair in group.preferences.pairs:
             places.append(-1 if group.view is None else first + chosen.index(pair.chosen))
         first += 0 if group.view is None else len(group.view.response_ids)

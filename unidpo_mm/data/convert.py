@@ -52,9 +52,9 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
-            records = [native(row, media)] if layout == "native" else trl(row, media)
-            if row.labels and not row.pairs:
-                records = []
+            records: list[dict[str, Any]] = []
+            if row.pairs or not row.labels:
+                records += [native(row, media)] if layout == "native" else trl(row, media)
             for record in [*records, *labeled(row, media)]:
                 while record["id"] != row.id and record["id"] in ids:
                     record["id"] += "'"  # the id of a pair equals that of a row

@@ -206,7 +206,7 @@ class RowTable(Sequence[PreferenceRow]):
         if self.partners is not None:
             result = self.partners.columns(result, self.partners.rows >= 0)
         for change in self.changes:
-            result = CHANGED_COLUMNS.get(change, _unchanged)(result)
+            result = CHANGED_COLUMNS[change](result)
         return result
 
     def _joined_columns(self, columns: RowColumns) -> RowColumns:
@@ -314,17 +314,10 @@ class RowTable(Sequence[PreferenceRow]):
             rows = numpy.where(rows < 0, -1, first[rows])
         return RowTable(self.parts, self.members, (), Partners(rows, combine, columns))
 
-    def changed(self, change: Callable[[PreferenceRow], PreferenceRow]) -> "RowTable":
-        """Return the rows with another change; for that of columns see `CHANGED_COLUMNS`."""
-        return RowTable(self.parts, self.members, (*self.changes, change), self.partners)
-
     def weighted_by_group(self) -> "RowTable":
         """Return the rows with the weights of their pairs divided by their number."""
-        return self.changed(weigh_by_group)
-
-
-def _unchanged(columns: RowColumns) -> RowColumns:
-    return columns
+        changes = (*self.changes, weigh_by_group)
+        return RowTable(self.parts, self.members, changes, self.partners)
 
 
 CHANGED_COLUMNS: dict[Any, Callable[[RowColumns], RowColumns]] = {

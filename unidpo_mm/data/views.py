@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from ..config.image_preference import View
+from ..config.image_preference import ImageTerm, View
 from ..errors import Problem
 from ..records import PreferenceRow
 from .columns import RowColumns
@@ -34,8 +34,10 @@ def with_views(
         return rows
     table = table_of(rows)
     if view == "shuffle":
-        return table.with_partners(_partners(table.columns, table.media_keys), _with_images, _same)
-    return table.changed(functools.partial(with_changed_images, view=view, kept=kept))
+        partners = _partners(table.columns, table.media_keys)
+        return table.with_partners(partners, _with_images, _columns_of_partners)
+    change = functools.partial(_with_changes, view=view, kept=kept)
+    return table.with_partners([-1] * len(table), change, _columns_of_changes)
 
 
 def _partners(columns: RowColumns, media_keys: Sequence[tuple[str, ...]]) -> list[int]:
@@ -50,12 +52,22 @@ def _partners(columns: RowColumns, media_keys: Sequence[tuple[str, ...]]) -> lis
     return partners
 
 
-def _same(columns: RowColumns, has_partner: NDArray[Any]) -> RowColumns:
-    return columns
+def _columns_of_partners(columns: RowColumns, has_partner: NDArray[Any]) -> RowColumns:
+    return replace(columns, other_images=columns.images * has_partner)
+
+
+def _columns_of_changes(columns: RowColumns, has_partner: NDArray[Any]) -> RowColumns:
+    return replace(columns, other_images=columns.images)
 
 
 def _with_images(row: PreferenceRow, partner: PreferenceRow | None) -> PreferenceRow:
     return replace(row, other_images=() if partner is None else partner.images)
+
+
+def _with_changes(
+    row: PreferenceRow, partner: PreferenceRow | None, *, view: ChangedView, kept: float
+) -> PreferenceRow:
+    return with_changed_images(row, view=view, kept=kept)
 
 
 def with_changed_images(row: PreferenceRow, *, view: ChangedView, kept: float) -> PreferenceRow:
@@ -63,15 +75,15 @@ def with_changed_images(row: PreferenceRow, *, view: ChangedView, kept: float) -
     return replace(row, other_images=tuple(ViewImage(image, view, kept) for image in row.images))
 
 
-def view_problems(rows: Sequence[PreferenceRow], view: View | None) -> Iterator[Problem]:
+def view_problems(rows: Sequence[PreferenceRow], term: ImageTerm | None) -> Iterator[Problem]:
     """Yield a problem for each row whose other images are missing, or are not used.
 
     Args:
         rows: The rows, as they were read.
-        view: How other images are made; `None` if they are not needed.
+        term: The image preference; `None` if there is none.
     """
     columns = columns_of(rows)
-    if view == "column":
+    if term is not None and term.view == "column":
         for number in numpy.flatnonzero((columns.images > 0) & (columns.other_images == 0)):
             text = "the row has images and no rejected_images, which view: column needs"
             remedy = "Add the column, or set train.image_preference.view to crop"

@@ -6,7 +6,8 @@ the image must matter. With r, the reward of the loss, image v and other image v
     weight * -log sigmoid(r(chosen, v) - r(chosen, v'))  +  anchor * -log sigmoid(r(chosen, v))
 
 With DPO, this is the conditional preference and the anchor of mDPO, arXiv 2406.11839. The weights
-of a pair, the terms of the loss whose names start with ``w_``, multiply the first part, too.
+of a pair, the terms of the loss whose names start with ``w_``, multiply the first part, too. The
+terms that are added are the first part without weights and its margin, 0 for pairs without v'.
 """
 
 import copy
@@ -23,11 +24,7 @@ from ..metric_names import IMAGE_TERMS
 from ..records import LossOutput, PairLogps
 from .base import Loss
 
-__all__ = ["TERMS", "with_image_preference"]
-
-TERMS = IMAGE_TERMS
-"""Terms that are added: the loss of the image preference before it is weighted, and its reward
-margin; both are 0 for pairs without another image."""
+__all__ = ["with_image_preference"]
 
 
 def with_image_preference(loss: Loss, *, weight: float, anchor: float) -> Loss:
@@ -46,7 +43,7 @@ def with_image_preference(loss: Loss, *, weight: float, anchor: float) -> Loss:
         remedy = "Choose another loss, or set train.image_preference to null"
         raise RecipeError(Problem("train.image_preference", text, remedy))
     compute = functools.partial(_compute, loss, weight, anchor)
-    return dataclasses.replace(loss, compute=compute, terms=(*loss.terms, *TERMS))
+    return dataclasses.replace(loss, compute=compute, terms=(*loss.terms, *IMAGE_TERMS))
 
 
 def _compute(
@@ -71,7 +68,7 @@ def _compute(
         image_margin = _margin(loss, image_pairs, config, before)
         margin = torch.where(pairs.has_view, image_margin, nothing)
         term = torch.where(pairs.has_view, -F.logsigmoid(image_margin), nothing)
-        added = weight * _pair_weight(output) * term
+        added = weight * output.pair_weight * term
         if anchor:
             reward = _margin(loss, _against_reference(pairs), config, before)
             added = added + anchor * torch.where(pairs.has_view, -F.logsigmoid(reward), nothing)
@@ -98,9 +95,3 @@ def _against_reference(pairs: PairLogps) -> PairLogps:
     return dataclasses.replace(
         pairs, policy_rejected=pairs.reference_chosen, reference_rejected=pairs.reference_chosen
     )
-
-
-def _pair_weight(output: LossOutput) -> Tensor:
-    """Return the weight of each pair, without gradient."""
-    weights = [values for name, values in output.terms.items() if name.startswith("w_")]
-    return functools.reduce(torch.mul, weights, torch.ones_like(output.per_unit)).detach()

@@ -31,6 +31,7 @@ from .rows import (
     Reasoning,
     Response,
     Unit,
+    chosen_of,
 )
 from .videos import FrameSampling, SampledVideo, VideoRef
 
@@ -68,4 +69,5 @@ __all__ = [
     "Unit",
     "Units",
     "VideoRef",
+    "chosen_of",
 ]

@@ -70,10 +70,6 @@ class Preferences:
             response_unit_ids=tuple(row.response_id(number) for number in row.targets()),
         )
 
-    def chosen(self) -> tuple[int, ...]:
-        """Return the indices of the responses that are chosen in a pair, each once."""
-        return tuple(sorted({pair.chosen for pair in self.pairs}))
-
     def units(self, unit: Unit) -> Iterator[tuple[tuple[int, ...], float, str]]:
         """Yield indices of responses, weight and id of each unit of a loss."""
         if unit == "pair":

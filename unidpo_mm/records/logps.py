@@ -1,8 +1,10 @@
 """Log-probs of responses and pairs under a model, and the loss computed from them."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ..errors import DataError, Problem
@@ -111,6 +113,12 @@ class LossOutput:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     reward_margin: Tensor | None = None
     pair_loss: Tensor | None = None
+
+    @property
+    def pair_weight(self) -> Tensor:
+        """The product of the terms whose names start with ``w_``, 1 without them; detached."""
+        factors = (values for name, values in self.terms.items() if name.startswith("w_"))
+        return functools.reduce(torch.mul, factors, torch.ones_like(self.per_unit.detach()))
 
     @property
     def per_pair(self) -> Tensor:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ __all__ = [
     "Reasoning",
     "Response",
     "Unit",
+    "chosen_of",
 ]
 
 Domain = Literal["text", "math", "multimodal"]
@@ -298,13 +299,9 @@ class PreferenceRow:
         kept = tuple(self.responses[number] for number in self.targets())
         return dataclasses.replace(self, responses=kept, pairs=(), labels=(), other_images=())
 
-    def chosen(self) -> tuple[int, ...]:
-        """Return the indices of the responses that are chosen in a pair, each once."""
-        return tuple(sorted({pair.chosen for pair in self.pairs}))
-
     def with_other_images(self) -> "PreferenceRow":
         """Return the row of the chosen responses to the other images, without pairs."""
-        kept = tuple(self.responses[number] for number in self.chosen())
+        kept = tuple(self.responses[number] for number in chosen_of(self.pairs))
         return dataclasses.replace(
             self, images=self.other_images, other_images=(), responses=kept, pairs=(), labels=()
         )
@@ -342,6 +339,11 @@ class PreferenceRow:
             labels=(),
             other_images=(),
         )
+
+
+def chosen_of(pairs: Iterable[Pair]) -> tuple[int, ...]:
+    """Return the indices of the responses that are chosen in a pair, each once."""
+    return tuple(sorted({pair.chosen for pair in pairs}))
 
 
 def _short(text: str, limit: int = 60) -> str:

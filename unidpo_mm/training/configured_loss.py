@@ -27,11 +27,11 @@ from ..plugins import load_loss, suggestion
 from ..records import GroupBatch, LossOutput, PairLogps, PreferenceRow, SequenceLogps
 
 __all__ = [
-    "IMAGE",
+    "IMAGE_KEY",
     "LOSS_FILE",
     "SOURCE_PARAMETERS",
     "ConfiguredLoss",
-    "carry_image_preference",
+    "add_image_preference",
     "configure_loss",
     "configured_loss",
     "loss_state",
@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 LOSS_FILE = "loss.json"
 """The file of a checkpoint with the loss, its resolved parameters and its state."""
 
-IMAGE = "image_preference"
+IMAGE_KEY = "image_preference"
+"""Key of the weights of the image preference in the description of a loss."""
+
 SOURCE_PARAMETERS = tuple(SourceLoss.__annotations__)
 """Parameters that may differ by source, as in the released text, math and image settings."""
 
@@ -230,7 +232,7 @@ class ConfiguredLoss:
 
     def describe(self) -> dict[str, Any]:
         """Return the resolved parameters, for the record of a run."""
-        image = {} if self.image_preference is None else {IMAGE: dict(self.image_preference)}
+        image = {} if self.image_preference is None else {IMAGE_KEY: dict(self.image_preference)}
         return {
             "name": self.loss.name,
             **dataclasses.asdict(self.config),
@@ -250,12 +252,10 @@ def configured_loss(args: UniDPOConfig) -> ConfiguredLoss:
     if args.image_term is None:
         return configured
     weights = {"weight": args.image_term.weight, "anchor": args.image_term.anchor}
-    return carry_image_preference(configured, weights)
+    return add_image_preference(configured, weights)
 
 
-def carry_image_preference(
-    settings: ConfiguredLoss, weights: Mapping[str, float]
-) -> ConfiguredLoss:
+def add_image_preference(settings: ConfiguredLoss, weights: Mapping[str, float]) -> ConfiguredLoss:
     """Return the same loss with the image preference, see `losses/image_preference.py`.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy
 from ..config.python import UniDPOConfig
 from ..config.training_arguments import training_arguments
 from ..data.groups import group_by_prompt, train_on_labels, train_on_responses
-from ..data.row_table import columns_of, concatenated, table_of, take_rows
+from ..data.row_table import columns_of, concatenated, take_rows
 from ..data.scores import zero_weight_problems
 from ..data.views import view_problems, with_views
 from ..errors import DataError, Problem, counted
@@ -36,7 +36,8 @@ def units_of(
         args: Options of the run.
         loss: The loss.
         max_units: Maximum number of units of a joined row.
-        others: Rows whose responses may be mismatched ones, if all `rows` have the same prompt.
+        others: The training rows, if `rows` are for evaluation: their responses may be mismatched
+            ones, if all `rows` have the same prompt.
 
     Raises:
         DataError: If the loss needs mismatched responses, or images of other rows, and there are
@@ -54,20 +55,18 @@ def units_of(
     if term is not None:
         rows = with_views(rows, term.view, kept=term.kept)
         if term.view == "shuffle":
-            _check_partners(rows)
+            _check_partners(rows, required=not others)
     return rows
 
 
-def _check_partners(rows: Sequence[PreferenceRow]) -> None:
-    """Warn of rows whose images could not be combined with those of another row."""
-    table = table_of(rows)
-    has_images = table.columns.images > 0
-    assert table.partners is not None
-    alone = int((has_images & (table.partners.rows < 0)).sum())
-    if alone and alone == has_images.sum():
+def _check_partners(rows: Sequence[PreferenceRow], *, required: bool) -> None:
+    """Warn of rows that do not have the images of another row; refuse them if all do not."""
+    columns = columns_of(rows)
+    has_images = columns.images > 0
+    alone = int((has_images & (columns.other_images == 0)).sum())
+    if required and alone and alone == has_images.sum():
         text = "no other row has other images, as many as the row"
-        remedy = "Set it to crop"
-        raise DataError(Problem("train.image_preference.view", text, remedy))
+        raise DataError(Problem("train.image_preference.view", text, "Set it to crop"))
     if alone:
         logger.warning(
             "%s without image preference: no other row has other images, as many as the row",
@@ -93,8 +92,8 @@ def loss_problems(
         of_scored = numpy.isin(columns.source, columns.source[scored])
         problems = loss.check_rows(take_rows(rows, numpy.flatnonzero(of_scored).tolist()))
         return [*problems, *zero_weight_problems(train_rows)]
-    view = None if args.image_term is None else args.image_term.view
-    views = [problem for rows in (train_rows, eval_rows) for problem in view_problems(rows, view)]
+    sets = (train_rows, eval_rows)
+    views = [problem for rows in sets for problem in view_problems(rows, args.image_term)]
     problems = [*views, *loss.check_rows(train_rows), *zero_weight_problems(train_rows)]
     if loss.loss.unit == "pair":
         problems += loss.check_rows(eval_rows)

@@ -4,7 +4,6 @@ In a mean of batch means, the pairs of small batches would have larger weights. 
 up sums and counts, which are reduced over processes once and then divided.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -152,9 +151,7 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
             "unweighted_loss": -torch.nn.functional.logsigmoid(margins),
             **loss.terms,
         }
-        factors = [tensor for name, tensor in loss.terms.items() if name.startswith("w_")]
-        weight = functools.reduce(torch.mul, factors, torch.ones_like(margins))
-        values |= {"weight": weight, "weight_squared": weight**2}
+        values |= {"weight": loss.pair_weight, "weight_squared": loss.pair_weight**2}
     return {name: tensor.detach() for name, tensor in values.items()}
 
 

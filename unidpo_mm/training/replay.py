@@ -19,9 +19,9 @@ from ..modeling.parts import disable_dropout
 from ..modeling.vision import MediaFeatures
 from ..records import CacheKeys, GroupBatch, MediaInputs, ModelInputs, Targets, Units
 from .configured_loss import (
-    IMAGE,
+    IMAGE_KEY,
     ConfiguredLoss,
-    carry_image_preference,
+    add_image_preference,
     configure_loss,
     restore_loss_state,
 )
@@ -108,10 +108,10 @@ def replay(folder: Path, *, device: torch.device | str = "cpu") -> Replay:
     logp_model, adapter = _load_policy(folder / "model", content, device)
     loss = dict(content["loss"])
     name, by_source = loss.pop("name"), loss.pop("by_source")
-    image_preference = loss.pop(IMAGE, None)
+    image_preference = loss.pop(IMAGE_KEY, None)
     settings = configure_loss(content.get("loss_path") or name, loss, by_source)
     if image_preference is not None:
-        settings = carry_image_preference(settings, image_preference)
+        settings = add_image_preference(settings, image_preference)
     restore_loss_state(settings, content["loss_state"])
     units: list[ReplayedUnit] = []
     for rank in range(content["processes"]):

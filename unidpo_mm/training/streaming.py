@@ -95,7 +95,7 @@ def _prepared(
     term = args.image_term
     if problems := [
         *loss.check_rows([row]),
-        *view_problems([row], None if term is None else term.view),
+        *view_problems([row], term),
     ]:
         raise DataError(problems)
     if loss.loss.unit == "response":

@@ -199,9 +199,7 @@ class UniDPOTrainer(PreparingTrainer):
         rows, loss = rows_from_records(dataset), self.parts.settings
         if loss.loss.unit == "response":
             return rows
-        term = self.args.image_term
-        views = view_problems(rows, None if term is None else term.view)
-        if problems := [*loss.check_rows(rows), *views]:
+        if problems := [*loss.check_rows(rows), *view_problems(rows, self.args.image_term)]:
             raise DataError(problems)
         size, others = self.args.per_device_eval_batch_size, self.parts.train_rows
         return units_of(rows, self.args, loss, max_units=size, others=others)
