@@ -11,6 +11,7 @@ from builders import make_image
 from unidpo_mm.config import ScoreOptions, SourceOptions
 from unidpo_mm.data.columns import RowColumns
 from unidpo_mm.data.convert import write_rows
+from unidpo_mm.data.detect import formats
 from unidpo_mm.data.groups import group_by_prompt, train_on_labels, train_on_responses
 from unidpo_mm.data.load import load_rows, read_records, rows_from_records
 from unidpo_mm.data.row_codec import decode_row, encode_row
@@ -32,6 +33,10 @@ RECORDS: dict[str, dict[str, Any]] = {
     "swift_labeled": {"messages": [ASK, REPLY], "label": False},
 }
 """The same labeled response in every format."""
+
+
+def test_every_format_of_labeled_responses_is_tested() -> None:
+    assert set(RECORDS) == {name for name in formats() if name.endswith("labeled")}
 
 
 @pytest.mark.parametrize("name", RECORDS)

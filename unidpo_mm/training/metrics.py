@@ -151,7 +151,8 @@ def pair_values(output: StepOutput) -> Mapping[str, Tensor]:
             "unweighted_loss": -torch.nn.functional.logsigmoid(margins),
             **loss.terms,
         }
-        values |= {"weight": loss.pair_weight, "weight_squared": loss.pair_weight**2}
+        weight = loss.pair_weight
+        values |= {"weight": weight, "weight_squared": weight**2}
     return {name: tensor.detach() for name, tensor in values.items()}
 
 
