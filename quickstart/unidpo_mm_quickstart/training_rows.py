@@ -4,10 +4,11 @@
 with one object names a second, absent object. The preference pairs prefer the correct caption. They
 are balanced: the correct caption is shorter than the rejected one (which adds an absent object, or
 repeats the one that is there) as often as it is longer (the rejected one omits an object); the
-other pairs have equal length (one object is wrong, or repeated). So neither shorter nor longer
-captions are preferred. Without the repetitions, some tuned models avoided absent objects by "face
-and face". Half of the images show two objects. Each training prompt has three pairs, a held-out
-one has one.
+other pairs have equal length (one object is wrong). So neither shorter nor longer captions are
+preferred. Without the repetitions, some tuned models avoided absent objects by "face and face".
+Half of the images show two objects, of which either may be replaced by an absent one; where it was
+always the second, tuned models looked at that one less. Each training prompt has three pairs, a
+held-out one has one.
 """
 
 import json
@@ -161,14 +162,13 @@ def caption_pairs(canvas: Canvas, number: int, generator: random.Random) -> list
     generator.shuffle(absent)
     first, *second = canvas.kinds
     odd = number // 2 % 2  # halved, because images alternate between one and two objects
-    repeated = ("repeated", [first, first])
     if not second:
         faults = [("added", [first, absent[0]]), ("wrong", absent[:1])]
-        faults.append(repeated if odd else ("wrong", absent[1:2]))
+        faults.append(("repeated", [first, first]) if odd else ("wrong", absent[1:2]))
     else:
         half_wrong = ("half wrong", [first, absent[0]])
         faults = [("omitted", [first]), half_wrong]
-        faults.append(repeated if odd else ("omitted", second))
+        faults.append(("half wrong", [*second, absent[0]]) if odd else ("omitted", second))
     return [pair_row(canvas, rejected, fault) for fault, rejected in faults]
 
 

@@ -77,10 +77,10 @@ def test_several_pairs_of_an_image_are_balanced_and_differ():
     assert sum(d > 0 for d in words) == sum(d < 0 for d in words) == 30
     assert Counter(map(fault, rows)) == {
         "added": 20,
-        "repeated": 20,
+        "repeated": 10,
         "omitted": 30,
         "wrong": 30,
-        "half wrong": 20,
+        "half wrong": 30,
     }
     assert len({(row["images"][0], row["rejected"]) for row in rows}) == len(rows)
     assert len({row["id"] for row in rows}) == len(rows)
