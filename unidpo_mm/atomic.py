@@ -3,9 +3,11 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["sync_directory", "sync_tree", "umask", "write_text"]
+__all__ = ["replacement", "sync_directory", "sync_tree", "umask", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,11 +20,25 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: If the content cannot be written. The old file is then unchanged.
     """
+    with replacement(path) as stream:
+        stream.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces a file in one step, unless there is an error.
+
+    Args:
+        path: The file; its directory must exist.
+
+    Raises:
+        OSError: If the content cannot be written. The old file is then unchanged.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(_mode(path))  # mkstemp creates files that only their owner can read

@@ -26,6 +26,7 @@ from .losses.base import (
     require_positive,
     token_rewards,
 )
+from .pipelines.scorer import Candidate, Fault, Score, Scorer, ScoringContext
 from .records import (
     EncodedGroup,
     GroupBatch,
@@ -49,9 +50,11 @@ __all__ = [
     "Adapter",
     "AdapterFamily",
     "AdapterOptions",
+    "Candidate",
     "Context",
     "DataError",
     "EncodedGroup",
+    "Fault",
     "Format",
     "GroupBatch",
     "ImageRef",
@@ -72,6 +75,9 @@ __all__ = [
     "Response",
     "RowInfo",
     "RowReader",
+    "Score",
+    "Scorer",
+    "ScoringContext",
     "SequenceLogps",
     "UniDPOError",
     "Unit",

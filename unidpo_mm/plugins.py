@@ -39,6 +39,8 @@ __all__ = [
     "LOSSES",
     "OBSERVERS",
     "PLUGIN_API",
+    "QUESTIONS",
+    "SCORERS",
     "Kind",
     "is_path",
     "load",
@@ -141,6 +143,28 @@ OBSERVERS = Kind(
     expected="a function of its settings that returns an unidpo_mm.training.observers.Observer",
     guide="docs/observers.md",
     group="unidpo_mm.observers",
+)
+
+
+SCORERS = Kind(
+    noun="scorer",
+    where="score",
+    export="SCORER",
+    attributes=("unit", "needs", "scale", "sees_images", "version", "start", "fingerprint"),
+    expected="a class derived from unidpo_mm.authoring.Scorer",
+    guide="docs/making_data.md",
+    package="unidpo_mm.pipelines.scorers",
+    group="unidpo_mm.scorers",
+)
+
+
+QUESTIONS = Kind(
+    noun="reader of questions to keep out",
+    where="prompts.keep_out",
+    export="QUESTIONS",
+    attributes=("__call__",),
+    expected="a function of names, data, images and text that returns a LeakIndex",
+    group="unidpo_mm.questions",
 )
 
 

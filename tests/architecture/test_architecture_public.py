@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 import unidpo_mm
 from unidpo_mm.config import load_recipe
 from unidpo_mm.config.checks.recipe import check_loss, check_train
+from unidpo_mm.pipelines.load import load_make_recipe
 from unidpo_mm.sweep.plan import check_arms, read_sweep
 from unidpo_mm.sweep.runner import load_runner
 
@@ -18,7 +20,8 @@ LAUNCHERS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LAUNCHERS))
 IS_SWEEP = re.compile(r"^(arms|factors):", re.MULTILINE)
 SWEEPS = [path for path in CONFIGS if IS_SWEEP.search(path.read_text(encoding="utf-8"))]
-RECIPES = [path for path in CONFIGS if path not in SWEEPS]
+MADE = [path for path in CONFIGS if "prompts" in yaml.safe_load(path.read_text("utf-8"))]
+RECIPES = [path for path in CONFIGS if path not in (*SWEEPS, *MADE)]
 PACKAGES = [
     "unidpo_mm",
     "model_adapters",
@@ -32,6 +35,11 @@ UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_config_loads(path: Path):
     load_recipe(path, checks=[check_loss, check_train])
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_recipe_of_data_loads(path: Path):
+    load_make_recipe(path)
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)

@@ -48,7 +48,8 @@ def test_the_wheel_contains_exactly_the_packages_and_the_recipes(wheel: zipfile.
     folders = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert folders == PACKAGES
     in_wheel = {name.removeprefix("unidpo_mm/") for name in names if "/configs/" in name}
-    on_disk = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/**/*.yaml")}
+    paths = (path for path in ROOT.glob("configs/**/*.*") if path.suffix in (".yaml", ".py"))
+    on_disk = {path.relative_to(ROOT).as_posix() for path in paths}
     assert in_wheel == on_disk
     for package in folders:
         assert f"{package}/py.typed" in names

@@ -30,8 +30,13 @@ from unidpo_mm.extras import missing_package
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-CLIENTS = {"endpoint", "messages", "sampling", "served_model"}
-"""Modules of unidpo_mm.inference that only evaluation imports, for servers."""
+CLIENTS = {
+    "inference": {"endpoint", "messages", "sampling", "served_model"},
+    "pipelines": {
+        "batch_files", "batch_results", "probe", "served", "served_requests", "servers"
+    },
+}  # fmt: skip
+"""Package -> modules that are imported only if a server or batch files are used."""
 
 OPTIONAL = {
     "video_decoding": {"av"},
@@ -102,7 +107,7 @@ def test_the_core_and_all_commands_import_without_extras() -> None:
         sorted(blocked),
         ["unidpo_mm", "model_adapters"],
         [point.partition(":")[0] for point in points],
-        [f"unidpo_mm.inference.{name}" for name in sorted(CLIENTS)],
+        [f"unidpo_mm.{package}.{name}" for package in CLIENTS for name in CLIENTS[package]],
     ]
     command = [sys.executable, "-c", IMPORT_ALL, json.dumps(arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -194,7 +199,7 @@ def test_the_core_imports_required_packages_only(package: str) -> None:
     assert "numpy" in required
     assert "scipy" not in required
     for module in (ROOT / package).rglob("*.py"):
-        if module.stem in CLIENTS and module.parent.name == "inference":
+        if module.stem in CLIENTS.get(module.parent.name, ()):
             continue
         ours = {"unidpo_mm", "model_adapters"}
         for name in imported(module) - ours - OPTIONAL.get(module.stem, set()):

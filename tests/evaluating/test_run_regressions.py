@@ -23,7 +23,7 @@ from unidpo_mm_eval.run.callback import BenchmarkCallback
 
 from unidpo_mm.data.load import rows_from_records
 from unidpo_mm.errors import RecipeError
-from unidpo_mm.inference.generation import _response
+from unidpo_mm.inference.generation import response_of
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +216,6 @@ def test_a_text_that_ends_an_answer_is_never_part_of_it(checkpoint: Path) -> Non
     end = adapter.processor.tokenizer.eos_token_id
     stop = "square" if "STOP" not in adapter.decode(ids) else "STOP"
     filled = [*ids, end, end]
-    alone, together = (_response(item, adapter, {end}, [stop], 9) for item in (ids, filled))
+    alone, together = (response_of(item, adapter, {end}, [stop], 9) for item in (ids, filled))
     assert alone == together
     assert stop not in alone.text

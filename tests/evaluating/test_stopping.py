@@ -13,9 +13,9 @@ from support.eval_commands import run, text_of
 from support.small_benchmarks import option_table, responses_of
 from support.stub_server import prompt_text, server
 from unidpo_mm_eval.cli import options as printing
-from unidpo_mm_eval.run.progress import StoppedBySignal, stop_on_signal
 
 from unidpo_mm.errors import UniDPOError
+from unidpo_mm.inference.progress import StoppedBySignal, stop_on_signal
 from unidpo_mm.signals import EXIT_CODE
 
 

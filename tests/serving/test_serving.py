@@ -5,77 +5,34 @@ serve` needs next to this one.
 """
 
 import base64
-import contextlib
 import io
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import transformers
-from builders import family_name, make_image
-from peft import LoraConfig, get_peft_model
+from builders import make_image
 from safetensors.torch import load_file
 from support.commands import run_command
+from support.real_servers import (
+    SIZES,
+    VLLM_ENVIRONMENT,
+    exported,
+    served,
+    trained,
+    transformers_serve,
+    vllm_command,
+)
 
 from unidpo_mm.export.tensors import TensorFiles
-from unidpo_mm.plugins import load_family
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(1800)]
-
-START_SECONDS = 900
-SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
-"""vLLM's attention on a CPU needs heads of at least 32 dimensions."""
 
 ENDS = re.compile(r"^[\s\ufffd]+|[\s\ufffd]+$")
 
 QUESTIONS = [f"Which of these is number {number}?" for number in range(6)]
-
-
-@pytest.fixture(scope="module")
-def vllm() -> Path:
-    """Return the Python of the environment with vLLM, which `make test-serving` builds."""
-    python = Path(os.environ["UNIDPO_MM_SERVING"]) / "bin" / "python"
-    assert python.is_file(), "run make test-serving"
-    return python
-
-
-def trained(folder: Path, model_type: str, **sizes: Any) -> tuple[Path, Path]:
-    """Write a tiny base model and a LoRA adapter with changed weights; return both."""
-    torch.manual_seed(0)
-    family = load_family(family_name(model_type))
-    base = family.tiny(folder / "base", model_type=model_type, **sizes)
-    auto_class = getattr(transformers, family.auto_class)
-    model = auto_class.from_pretrained(base)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(5)  # so that tokens are not equally likely
-    model.save_pretrained(base)
-    lora = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM")
-    policy = get_peft_model(model, lora)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    policy.save_pretrained(folder / "adapter")
-    return base, folder / "adapter"
-
-
-def exported(adapter: Path, output: Path, *options: str) -> Path:
-    result = run_command("export", str(adapter), "--output", str(output), *options)
-    assert result.exit_code == 0, result.output
-    return output
 
 
 def benchmark_data(folder: Path, *, images: bool = False) -> Path:
@@ -113,51 +70,6 @@ def responses_of(data: Path, output: Path, *model: str) -> dict[str, str]:
     assert len(answers) == len(QUESTIONS)
     assert all(len(answer) > 3 for answer in answers.values())
     return answers
-
-
-@contextlib.contextmanager
-def served(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[str]:
-    """Run a server and yield its URL once it accepts connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with log.open("w") as stream:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_up(port):
-            assert server.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(60)
-
-
-def _is_up(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
-            return reply.status == 200
-    except OSError:
-        return False
-
-
-def vllm_command(python: Path, model: Path, name: str) -> list[str]:
-    return [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
-        "--served-model-name", name, "--dtype", "float32", "--max-model-len", "512",
-        "--enforce-eager",
-    ]  # fmt: skip
-
-
-VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": ""}
 
 
 def test_vllm_serves_a_merged_text_model(vllm: Path, tmp_path: Path) -> None:
@@ -229,11 +141,7 @@ def test_transformers_serves_a_merged_image_model(tmp_path: Path) -> None:
     merged = exported(adapter, tmp_path / "merged", "--merge")
     local = responses_of(data, tmp_path / "local", str(adapter))
     before = responses_of(data, tmp_path / "before", str(base))
-    program = shutil.which("transformers", path=str(Path(sys.executable).parent))
-    assert program is not None
-    (tmp_path / "hub").mkdir()  # its list of models fails without such a directory
-    environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
-    with served([program, "serve"], environment, tmp_path / "log") as url:
+    with transformers_serve(tmp_path) as url:
         served_model = ("--endpoint", url, "--served-model", str(merged))
         answers = responses_of(data, tmp_path / "served", *served_model)
     assert answers == local

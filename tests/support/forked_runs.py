@@ -17,7 +17,7 @@ from pathlib import Path
 
 from support.forked import Finished, run_forked
 
-__all__ = ["Kill", "preload", "run_ranks", "train", "unidpo_mm"]
+__all__ = ["Kill", "launch", "preload", "run_ranks", "train", "unidpo_mm"]
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
 
@@ -125,11 +125,24 @@ def train(
     before: Callable[[], None] | None = None,
     timeout: float = 120,
 ) -> list[Finished]:
-    """Run `unidpo-mm train recipe.yaml` in a directory and return the end of each process.
+    """Run `unidpo-mm train recipe.yaml` in a directory, see `launch`."""
+    words = ("train", "recipe.yaml", *overrides)
+    return launch(folder, *words, processes=processes, kill=kill, before=before, timeout=timeout)
+
+
+def launch(
+    folder: Path,
+    *words: str,
+    processes: int = 1,
+    kill: Kill | None = None,
+    before: Callable[[], None] | None = None,
+    timeout: float = 120,
+) -> list[Finished]:
+    """Run a command of `unidpo-mm` in a directory and return the end of each process.
 
     Args:
-        folder: The directory of the recipe.
-        overrides: Further words of the command.
+        folder: The directory.
+        words: The words of the command.
         processes: Number of processes.
         kill: The time at which one of them is killed; the others are then killed as by torchrun.
         before: Called in each process before the command.
@@ -145,7 +158,7 @@ def train(
             _reset_accelerate()
             if before is not None:
                 before()
-            unidpo_mm("train", "recipe.yaml", *overrides)()
+            unidpo_mm(*words)()
 
         def started(child: int) -> None:
             children[rank] = child

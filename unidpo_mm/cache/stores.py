@@ -1,4 +1,4 @@
-"""Descriptions of stores on disk: reference log-probs, image features, rows or row indexes."""
+"""Descriptions of stores on disk: reference log-probs, image features, rows and others."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 __all__ = ["PART", "Action", "StoreCheck", "StoreInfo", "replacing"]
 
-Kind = Literal["references", "features", "rows", "data"]
+Kind = Literal["references", "features", "rows", "data", "questions"]
 Action = Literal["intact", "repaired", "removed", "moved", "damaged", "unchanged"]
 PART = ".part"
 """Suffix of a file that is being written."""
@@ -39,7 +39,7 @@ class StoreInfo:
     Attributes:
         path: Its file or directory.
         kind: What it stores: ``references`` has an entry per response, ``features`` per prompt,
-            ``rows`` and ``data`` per row.
+            ``rows`` and ``data`` per row, ``questions`` per question.
         entries: Number of entries; None if the store cannot be read.
         size: Size on disk in bytes.
         used: Time of the last use in seconds since the epoch.

@@ -62,11 +62,15 @@ def verify(
 ) -> None:
     """Check every entry; repair or remove damaged stores."""
     from ..cache.feature_store import verify_features
+    from ..cache.question_store import verify_questions
     from ..cache.reference_store import verify_references
     from ..cache.row_files import verify_row_files
     from ..cache.row_index import verify_row_indexes
 
-    kinds = (verify_references, verify_features, verify_row_indexes, verify_row_files)
+    kinds = (
+        *(verify_references, verify_features, verify_row_indexes, verify_row_files),
+        verify_questions,
+    )
     for verify_kind in kinds:
         for result in verify_kind(directory, dry_run=dry_run):
             typer.echo(f"  {result.path.name[:12]}  {_outcome(result)}")
@@ -105,11 +109,15 @@ def prune(
 
 def _stores(directory: Path | None) -> "list[StoreInfo]":
     from ..cache.feature_store import list_features
+    from ..cache.question_store import list_questions
     from ..cache.reference_store import list_references
     from ..cache.row_files import list_row_files
     from ..cache.row_index import list_row_indexes
 
-    kinds = (list_references, list_features, list_row_indexes, list_row_files)
+    kinds = (
+        *(list_references, list_features, list_row_indexes, list_row_files),
+        list_questions,
+    )
     return [store for list_kind in kinds for store in list_kind(directory)]
 
 
@@ -122,6 +130,8 @@ def _line(store: "StoreInfo") -> str:
         content = f"lengths of {counted(store.entries, 'row')}"
     if store.kind == "data":
         content = counted(store.entries, "row")
+    if store.kind == "questions":
+        content = f"hashes of {counted(store.entries, 'question')}"
     if store.kind == "references":
         compute = store.settings.get("compute", "?")
         content = f"{store.model or '(unnamed)'}, {compute}: {counted(store.entries, 'response')}"

@@ -6,26 +6,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..plugins import FAMILIES, FORMATS, LOSSES, plugin_names, summary
+from ..plugins import FAMILIES, FORMATS, LOSSES, SCORERS, plugin_names, summary
 from .outputs import check_writable, write
 from .summaries import first_line
 
 __all__ = ["show_plugins"]
 
 
-KINDS = {"models": FAMILIES, "losses": LOSSES, "formats": FORMATS}
+KINDS = {"models": FAMILIES, "losses": LOSSES, "formats": FORMATS, "scorers": SCORERS}
 
 
 def show_plugins(
     kind: Annotated[
-        Literal["models", "losses", "formats"],
+        Literal["models", "losses", "formats", "scorers"],
         typer.Argument(help="Kind of plugins to list.", metavar="KIND"),
     ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for the model types as JSON.")
     ] = None,
 ) -> None:
-    """List the model types with their families, losses or data formats, one per line.
+    """List the model types with their families, losses, data formats or scorers, one per line.
 
     For models, the table has the layouts of rows (`model.layout`), the number of images of a row,
     whether rows can have videos, and the unit of `model.image_max_size`.

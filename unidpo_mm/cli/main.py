@@ -24,9 +24,11 @@ from .failures import EXIT_CODE, report_crash, report_error
 from .init import init
 from .ledger import ledger
 from .list import show_plugins
+from .make import make
 from .migrate import migrate
 from .ranks import quiet_other_processes
 from .replay import replay
+from .rounds import rounds
 from .summaries import first_line
 from .sweep import sweep
 from .train import train
@@ -37,6 +39,7 @@ __all__ = ["EXIT_CODE", "build_app", "main"]
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "init": (init, "unidpo-mm init pairs.jsonl --model org/model"),
     "train": (train, "unidpo-mm train recipe.yaml train.learning_rate=1e-6 --dry-run"),
+    "rounds": (rounds, "unidpo-mm rounds rounds.yaml"),
     "sweep": (sweep, "unidpo-mm sweep sweep.yaml --seeds 0,1,2"),
     "migrate": (migrate, "unidpo-mm migrate llama_factory.yaml --output recipe.yaml"),
     "replay": (replay, "unidpo-mm replay out/nonfinite-step-120"),
@@ -89,6 +92,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.callback(help=app.info.help)(_options)
     for name, (command, example) in COMMANDS.items():
         app.command(name, epilog=f"Example: {example}")(command)
+    data.command("make", epilog="Example: unidpo-mm data make make.yaml --pilot 16")(make)
     app.add_typer(data, name="data")
     app.add_typer(cache, name="cache")
     app.add_typer(ledger, name="ledger")

@@ -20,7 +20,7 @@ from .recipe import Recipe, keys_of
 from .sections import Section
 from .training_arguments import ARGUMENTS, training_arguments
 
-__all__ = ["TABLES", "updated_page"]
+__all__ = ["TABLES", "default_text", "updated_page"]
 
 IN_PYTHON = {
     "model.name_or_path": "`model`",
@@ -110,13 +110,14 @@ def _lines(section: type[Section], prefix: str) -> list[str]:
                 (text for start, text in INHERITED.items() if key.startswith(start)), FILES_ONLY
             )
             text = texts.get(name, "")
-            lines.append(f"| `{key}` | {_default(field)} | {text} | {python} |")
+            lines.append(f"| `{key}` | {default_text(field)} | {text} | {python} |")
         if inner is not None and name != "eval_sources":
             lines += _lines(inner, f"{key}.")
     return lines
 
 
-def _default(field: Any) -> str:
+def default_text(field: Any) -> str:
+    """Return the default of a key, as Markdown."""
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"

@@ -1,13 +1,15 @@
 """Resolve the relative paths of a recipe, which start at its directory or the current one."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..plugins import is_path
 from .recipe import Recipe
 from .sections import SourceOptions
 
-__all__ = ["resolve_paths"]
+__all__ = ["resolve_paths", "resolve_plugin", "resolve_source", "resolved"]
+
+Source = TypeVar("Source", bound=SourceOptions)
 
 
 def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -22,24 +24,23 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
         folder: The directory of its file.
     """
     model, data, loss, run = recipe.model, recipe.data, recipe.loss, recipe.run
+    sources, eval_sources = (
+        tuple(resolve_source(source, folder) for source in group)
+        for group in (data.sources, data.eval_sources)
+    )
     update: dict[str, Any] = {
         "model": model.model_copy(
             update={
-                "name_or_path": _resolved(model.name_or_path, folder),
-                "base_name_or_path": _resolved(model.base_name_or_path, folder),
-                "adapter": _resolved_plugin(model.adapter, folder),
+                "name_or_path": resolved(model.name_or_path, folder),
+                "base_name_or_path": resolved(model.base_name_or_path, folder),
+                "adapter": resolve_plugin(model.adapter, folder),
             }
         ),
-        "data": data.model_copy(
-            update={
-                "sources": tuple(_source(source, folder) for source in data.sources),
-                "eval_sources": tuple(_source(source, folder) for source in data.eval_sources),
-            }
-        ),
-        "loss": loss.model_copy(update={"name": _resolved_plugin(loss.name, folder)}),
+        "data": data.model_copy(update={"sources": sources, "eval_sources": eval_sources}),
+        "loss": loss.model_copy(update={"name": resolve_plugin(loss.name, folder)}),
         "run": run.model_copy(
             update={
-                key: {_resolved_plugin(name, folder): value for name, value in settings.items()}
+                key: {resolve_plugin(name, folder): value for name, value in settings.items()}
                 for key, settings in (("callbacks", run.callbacks), ("observers", run.observers))
             }
         ),
@@ -47,21 +48,24 @@ def resolve_paths(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def _source(source: SourceOptions, folder: Path) -> SourceOptions:
+def resolve_source(source: Source, folder: Path) -> Source:
+    """Return a source with absolute paths of its file, images and format."""
     return source.model_copy(
         update={
-            "path": _resolved(source.path, folder),
-            "images": _resolved(source.images, folder),
-            "format": _resolved_plugin(source.format, folder),
+            "path": resolved(source.path, folder),
+            "images": resolved(source.images, folder),
+            "format": resolve_plugin(source.format, folder),
         }
     )
 
 
-def _resolved_plugin(name: str | None, folder: Path) -> str | None:
-    return _resolved(name, folder) if name is not None and is_path(name) else name
+def resolve_plugin(name: str | None, folder: Path) -> str | None:
+    """Return the absolute path of a plugin that is named by its file; other names unchanged."""
+    return resolved(name, folder) if name is not None and is_path(name) else name
 
 
-def _resolved(written: str | None, folder: Path) -> str | None:
+def resolved(written: str | None, folder: Path) -> str | None:
+    """Return the absolute path of something that exists; otherwise the text unchanged."""
     if written is not None:
         path = Path(written).expanduser()
         for candidate in (folder / path, path):  # an absolute path replaces the folder

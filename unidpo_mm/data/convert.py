@@ -14,7 +14,7 @@ from .images import FileImage, UrlImage
 from .scores import form_pairs
 from .videos import FileVideo, FramesVideo, MemoryVideo, UrlVideo
 
-__all__ = ["labeled", "native", "trl", "write_rows"]
+__all__ = ["MediaWriter", "labeled", "native", "trl", "write_rows"]
 
 NO_PAIR = (
     "Use the native format, or skip such rows: convert a recipe whose source sets "
@@ -47,7 +47,7 @@ def write_rows(rows: Sequence[PreferenceRow], path: Path, layout: Literal["nativ
     if unpaired:
         raise DataError(Problem(row.where, "the row has no pair", NO_PAIR) for row in unpaired)
     path.parent.mkdir(parents=True, exist_ok=True)
-    media = _Media(path)
+    media = MediaWriter(path)
     lines = 0
     ids = {row.id for row in rows}
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
@@ -164,7 +164,7 @@ def _response(row: PreferenceRow, text: str) -> Any:
     return text if _is_plain(row) else [Message("assistant", (text,)).turn()]
 
 
-class _Media:
+class MediaWriter:
     """Returns paths of media relative to a file of records; writes those that have no file."""
 
     def __init__(self, records: Path) -> None:
@@ -172,6 +172,7 @@ class _Media:
         self.inside = self.folder / f"{records.stem}_images"
 
     def __call__(self, media: ImageRef | VideoRef) -> Any:
+        """Return the path of an image or a video, or those of its frames; see `EncodeMedia`."""
         if isinstance(media, FileImage | FileVideo):
             path = media.path.absolute()
             inside = path.is_relative_to(self.folder)

@@ -18,8 +18,20 @@ def formats() -> dict[str, Format]:
     return {name: load(FORMATS, name) for name in plugin_names(FORMATS)}
 
 
-def detect_format(record: Mapping[str, Any], where: str, required: Format | None = None) -> Format:
+def detect_format(
+    record: Mapping[str, Any],
+    where: str,
+    required: Format | None = None,
+    *,
+    fallback: Format | None = None,
+) -> Format:
     """Return the format of a record: the one that its source requires, or a detected one.
+
+    Args:
+        record: The record.
+        where: File and row, for messages.
+        required: The format that its source requires; `None` to detect it.
+        fallback: The format of records that fit no other one.
 
     Raises:
         DataError: If columns are missing; lists the columns and the nearest formats.
@@ -32,6 +44,8 @@ def detect_format(record: Mapping[str, Any], where: str, required: Format | None
     fitting = [f for f in formats().values() if f.required <= columns and f.matches(record)]
     if fitting:
         return max(fitting, key=lambda f: (len(f.columns & columns), len(f.required)))
+    if fallback is not None and fallback.matches(record):
+        return fallback
     raise DataError(_problem(columns, where, None))
 
 

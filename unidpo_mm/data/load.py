@@ -17,6 +17,7 @@ from .detect import detect_format
 from .discovery import WHOLE_FILE, list_source
 from .files import ArrowRecord
 from .formats import Context
+from .formats._prompts import PROMPTS
 from .groups import join_single_responses
 from .hf_datasets import arrow_records, dataset_fingerprint, record_list_problem
 from .images import ImageRules
@@ -63,12 +64,15 @@ class ReadOptions:
             response in its pairs.
         max_pixels: The maximum number of pixels of an image.
         private_downloads: Whether image URLs may lead to this machine or the local network.
+        incomplete: Whether rows may lack responses, or scores from which pairs are formed, because
+            they are added later.
     """
 
     score_scale: Sequence[float] | None = None
     needs_scores: Callable[[str], bool] = scores_are_optional
     max_pixels: int = MAX_PIXELS
     private_downloads: bool = False
+    incomplete: bool = False
 
 
 DEFAULTS = ReadOptions()
@@ -232,6 +236,7 @@ class SourceReader:
             scale=mapping_to(options.score_scale, source.scores),
             pairing=functools.partial(form_pairs, rule=source.scores.pairs),
             needs_scores=options.needs_scores(source.source_name),
+            incomplete=options.incomplete,
             columns=self.columns,
         )
         self.report = SourceReport(source.source_name, score_options=source.scores)
@@ -276,6 +281,7 @@ class SourceReader:
         options, name = self.options, self.source.source_name
         settings: list[Any] = [options.score_scale, options.max_pixels, options.private_downloads]
         settings += [options.needs_scores(name), self.path, self.prefix]
+        settings += ["incomplete"] if options.incomplete else []
         return source_key(self.source, self.listing, settings)
 
     def read_record(self, where: str, record: Any) -> None:
@@ -297,7 +303,8 @@ class SourceReader:
 
     def _parse(self, where: str, record: Any) -> None:
         renamed = self._with_format_columns(record, where)
-        format_ = detect_format(renamed, where, self.format)
+        fallback = PROMPTS if self.options.incomplete else None
+        format_ = detect_format(renamed, where, self.format, fallback=fallback)
         row_id, arrow = f"{self.prefix}:{self.report.records}", isinstance(record, ArrowRecord)
         context = replace(self.context, where=where, id=row_id, arrow=arrow)
         row = format_.parse(renamed, context)

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Literal
 
 import numpy
@@ -17,6 +17,8 @@ import numpy
 from ..config import ScoreOptions
 from ..errors import Problem, counted
 from ..records import Pair, PreferenceRow, Response
+from . import pairing
+from .pairing import Rated
 from .row_table import columns_of
 
 __all__ = [
@@ -56,23 +58,9 @@ def _mapped(score: float, *, scale: Sequence[float], to: Sequence[float]) -> flo
 
 
 def form_pairs(responses: Sequence[Response], rule: Pairing) -> list[tuple[int, int]]:
-    """Return the pairs (chosen, rejected) of the scored responses of a row.
-
-    Responses with equal texts or equal scores form no pair.
-    """
-    scored = [(r.score, n) for n, r in enumerate(responses) if r.score is not None]
-    falling = sorted(scored, key=lambda item: -item[0])  # stable for equal scores
-    if rule == "best_vs_worst":
-        candidates = [(falling[0], falling[-1])] if falling else []
-    elif rule == "adjacent":
-        candidates = list(pairwise(falling))
-    else:
-        candidates = list(combinations(falling, 2))
-    return [
-        (n, m)
-        for (higher, n), (lower, m) in candidates
-        if higher != lower and responses[n].text != responses[m].text
-    ]
+    """Return the pairs (chosen, rejected) of the scored responses of a row, see `pairing`."""
+    rated = [Rated(text=response.text, score=response.score) for response in responses]
+    return pairing.form_pairs(rated, rule)
 
 
 @dataclass

@@ -20,7 +20,10 @@ __all__ = ["Store", "first_prompt", "generate_all", "generate_individually"]
 class Store(Protocol):
     """Storage of responses."""
 
-    done: dict[str, dict[str, Any]]
+    @property
+    def done(self) -> Mapping[str, Mapping[str, Any]]:
+        """The stored records by id."""
+        ...
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Store records."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import DataError, Problem, RowTooLong
 from ..records import (
+    NO_RESPONSE,
     EncodedGroup,
     ImageRef,
     MediaSlot,
@@ -16,7 +17,6 @@ from ..records import (
 )
 from .decoding import Sampling
 from .local_model import LocalModel, Style
-from .prompts import NO_RESPONSE
 
 __all__ = ["Conversation", "Reply"]
 

@@ -30,7 +30,11 @@ class Sampling:
     Attributes:
         temperature: Divides the logits, > 0; lower values make likely tokens more likely.
         top_p: Tokens are drawn from the most likely ones with this total probability, in (0, 1].
+        top_k: Number of the most likely tokens that are drawn from; 0 for all.
+        min_p: Minimum probability of a token, as a share of that of the most likely one.
     """
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0

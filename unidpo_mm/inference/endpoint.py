@@ -16,12 +16,16 @@ from ..secrets import mask_text, mask_url
 
 __all__ = [
     "EXTENDED",
+    "PASSING",
     "SERVERS",
     "ChatClient",
     "ChatFailure",
     "ChatMessage",
+    "ChatReplies",
     "ChatReply",
     "FailureKind",
+    "failure_of",
+    "replies_of",
 ]
 
 FailureKind = Literal[
@@ -38,17 +42,43 @@ SERVERS = (*EXTENDED, "openai", "auto")
 """Kinds of servers; ``auto`` reads ``owned_by`` in the server's list of models."""
 TEMPORARY = frozenset({429, 500, 502, 503, 504})
 """Status codes after which a retry may succeed."""
+ABOUT_PROMPT = frozenset({400, 413, 415, 422})
+"""Status codes with which a server refuses a prompt, whereas others concern URL, model or key."""
 MAX_WAIT = 60.0
 """Maximum number of seconds between two attempts, whatever a server asks for."""
 
 
-class ChatFailure(Exception):
-    """A request without a usable reply; unless it was refused, a retry may succeed."""
+PASSING = frozenset({"timeout", "rate_limited", "server_error", "unreachable"})
+"""Kinds of failures after which a later run may get a reply."""
 
-    def __init__(self, kind: FailureKind, message: str, *, retry_after: float = 0.0) -> None:
+
+class ChatFailure(Exception):
+    """A request without a usable reply; unless it was refused, a retry may succeed.
+
+    Args:
+        kind: What happened.
+        message: Details.
+        retry_after: Seconds to wait before the next attempt, as the server states them.
+        status: The status code; `None` if there was no reply.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retry_after: float = 0.0,
+        status: int | None = None,
+    ) -> None:
         message = mask_text(message)  # a server may echo the request
         super().__init__(f"{kind}: {message}")
         self.kind, self.message, self.retry_after = kind, message, retry_after
+        self.status = status
+
+    @property
+    def about_prompt(self) -> bool:
+        """Whether the server refused this prompt, so that other prompts may be accepted."""
+        return self.kind == "refused" and self.status in ABOUT_PROMPT
 
 
 @dataclass(frozen=True)
@@ -58,12 +88,27 @@ class ChatReply:
     Attributes:
         text: As the server returned it.
         finish_reason: ``length`` if it hit the token limit.
-        new_tokens: Its number of tokens; `None` if the server does not report it.
+        new_tokens: Its number of tokens; `None` if the server does not report it, as it does only
+            for all choices of a request together.
     """
 
     text: str
     finish_reason: str | None
     new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatReplies:
+    """The replies to one request.
+
+    Attributes:
+        choices: One reply, or those to a request with ``n`` in the order of their index; servers
+            may return fewer than requested.
+        prompt_tokens: Number of tokens of the prompt; `None` if the server does not report it.
+    """
+
+    choices: tuple[ChatReply, ...]
+    prompt_tokens: int | None = None
 
 
 @dataclass
@@ -122,8 +167,29 @@ class ChatClient:
 
     def chat(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReply:
         """Return the reply to messages in OpenAI's format, or raise the last `ChatFailure`."""
+        return self.choices(messages, **parameters).choices[0]
+
+    def choices(self, messages: Sequence[ChatMessage], **parameters: Any) -> ChatReplies:
+        """Return all replies to a request, which may have the parameter ``n``.
+
+        Raises:
+            ChatFailure: The last one, after all attempts.
+            RecipeError: If the server requires another API key.
+        """
         request = {"model": self.model, "messages": list(messages), **parameters}
-        return self._retry(lambda: self._post(request))
+        return self._retry(lambda: replies_of(self._post("chat/completions", request)))
+
+    def post(self, path: str, request: Mapping[str, Any]) -> Any:
+        """Return the reply of another endpoint, as JSON values.
+
+        Args:
+            path: The endpoint, relative to the URL.
+            request: The fields of the request; the name of the model is added.
+
+        Raises:
+            ChatFailure, RecipeError: As in `choices`.
+        """
+        return self._retry(lambda: self._post(path, {"model": self.model, **request}))
 
     def _retry(self, attempt: Callable[[], Result]) -> Result:
         """Return the result of an attempt, repeated after temporary failures."""
@@ -149,7 +215,11 @@ class ChatClient:
             reason = str(error).rpartition(": ")[2].strip("\"')> ") or type(error).__name__
             raise ChatFailure("unreachable", reason) from error
 
-    def _listed_kind(self) -> str:
+    def models(self) -> list[str]:
+        """Return the names of the models that the server lists; empty if it does not."""
+        return [str(model["id"]) for model in self._retry(self._listed) if "id" in model]
+
+    def _listed(self) -> list[Mapping[str, Any]]:
         response = self._request("GET", "models")
         if response.status_code in TEMPORARY:
             text = f"status {response.status_code}"
@@ -158,28 +228,31 @@ class ChatClient:
             models = response.json()["data"] if response.ok else []
         except (requests.JSONDecodeError, KeyError, TypeError):
             models = []
-        listed = [model for model in models or () if isinstance(model, Mapping)]
+        return [model for model in models or () if isinstance(model, Mapping)]
+
+    def _listed_kind(self) -> str:
+        listed = self._listed()
         matching = [model for model in listed if model.get("id") == self.model] or listed
         owners = [str(model.get("owned_by", "")).lower() for model in matching]
         return next(
             (kind for kind in SERVERS for owner in owners if owner.startswith(kind)), "unknown"
         )
 
-    def _post(self, request: Mapping[str, Any]) -> ChatReply:
-        response = self._request("POST", "chat/completions", json=request)
-        status, text = response.status_code, response.text[:200]
-        if status == 429:
-            raise ChatFailure("rate_limited", text, retry_after=_retry_after(response))
-        if status >= 500:
-            raise ChatFailure("server_error", f"status {status}: {text}")
+    def _post(self, path: str, request: Mapping[str, Any]) -> Any:
+        response = self._request("POST", path, json=request)
+        status = response.status_code
         if status in (401, 403):
-            reason = "rejects the API key" if self._key() else "requires an API key"
+            key = self.key_name or DEFAULT_KEY
+            reason = f"rejects the API key in {key}" if self._key() else "requires an API key"
             problem = f"the server {reason} (status {status})"
             remedy = "Use the environment variable with the right key"
             raise RecipeError(Problem("API key", problem, remedy))
         if status >= 400:
-            raise ChatFailure("refused", f"status {status}: {text}")
-        return _reply(response)
+            raise failure_of(status, response.text, retry_after=_retry_after(response))
+        try:
+            return response.json()
+        except ValueError as error:
+            raise ChatFailure("malformed", f"no reply in {response.text[:200]!r}") from error
 
     def _session(self) -> requests.Session:
         """Return the session of this thread."""
@@ -205,17 +278,48 @@ def _retry_after(response: requests.Response) -> float:
         return 0.0
 
 
-def _reply(response: requests.Response) -> ChatReply:
+def failure_of(status: int, text: str, *, retry_after: float = 0.0) -> ChatFailure:
+    """Return the failure that a status code means.
+
+    Args:
+        status: A status code of at least 400.
+        text: The body of the reply.
+        retry_after: Seconds to wait before the next attempt.
+    """
+    text = text[:200]
+    if status == 429:
+        return ChatFailure("rate_limited", text, retry_after=retry_after, status=status)
+    kind: FailureKind = "server_error" if status >= 500 else "refused"
+    return ChatFailure(kind, f"status {status}: {text}", status=status)
+
+
+def replies_of(content: Any) -> ChatReplies:
+    """Return the replies in the body of a chat completion.
+
+    Raises:
+        ChatFailure: If it has none, or one without text.
+    """
     try:
-        content = response.json()
-        choice = content["choices"][0]
-        message = choice["message"]
-        text = message["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ChatFailure("malformed", f"no reply in {response.text[:200]!r}") from error
+        choices = [(choice, choice["message"]) for choice in content["choices"]]
+        choices.sort(key=lambda item: int(item[0].get("index") or 0))
+        usage = content.get("usage") or {}
+        texts = [_text(message) for _, message in choices]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ChatFailure("malformed", f"no reply in {str(content)[:200]!r}") from error
+    if not texts:
+        raise ChatFailure("malformed", f"no reply in {str(content)[:200]!r}")
+    tokens = usage.get("completion_tokens") if len(texts) == 1 else None
+    replies = [
+        ChatReply(text, choice.get("finish_reason"), tokens)
+        for text, (choice, _) in zip(texts, choices, strict=True)
+    ]
+    return ChatReplies(tuple(replies), usage.get("prompt_tokens"))
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    text = message["content"]
     if text is None and any(isinstance(message.get(name), str) for name in REASONING):
-        text = ""  # truncated before the answer began
+        return ""  # truncated before the answer began
     if not isinstance(text, str):
         raise ChatFailure("malformed", f"the reply is {type(text).__name__}")
-    usage = content.get("usage") or {}
-    return ChatReply(text, choice.get("finish_reason"), usage.get("completion_tokens"))
+    return text

@@ -11,7 +11,7 @@ from ..data.collate import collate_prompts
 from ..records import EncodedGroup
 from .decoding import Decoding, Sampling
 
-__all__ = ["GeneratedResponse", "end_tokens", "generate_responses"]
+__all__ = ["GeneratedResponse", "end_tokens", "generate_responses", "response_of"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def generate_responses(
     )
     width = inputs["input_ids"].shape[1]
     return [
-        _response(ids, adapter, ends, texts, decoding.max_new_tokens)
+        response_of(ids, adapter, ends, texts, decoding.max_new_tokens)
         for ids in generated[:, width:].tolist()
     ]
 
@@ -84,7 +84,8 @@ def _sampling_arguments(sampling: Sampling | None) -> dict[str, Any]:
     if sampling is None:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     values = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    return {"do_sample": True, **values, "top_k": 0, "min_p": 0.0, "typical_p": 1.0}
+    values |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
+    return {"do_sample": True, **values, "typical_p": 1.0}
 
 
 def end_tokens(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int], list[str]]:
@@ -101,9 +102,18 @@ def end_tokens(model: Any, tokenizer: Any, stop: Sequence[str]) -> tuple[set[int
     return {end for end in ends if end is not None}, texts
 
 
-def _response(
+def response_of(
     ids: list[int], adapter: Adapter, ends: set[int], texts: Sequence[str], limit: int
 ) -> GeneratedResponse:
+    """Return the response that generated tokens are.
+
+    Args:
+        ids: The tokens after the prompt, with padding after the end.
+        adapter: Decodes them.
+        ends: Tokens that end a response.
+        texts: Strings that end it.
+        limit: Maximum number of new tokens.
+    """
     end = next((position for position, token in enumerate(ids) if token in ends), None)
     kept = ids if end is None else ids[:end]  # padding follows the end of a short response
     text = adapter.decode(kept)

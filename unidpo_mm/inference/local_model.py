@@ -39,6 +39,11 @@ class LocalModel:
     decoding: Decoding
     device: Any
 
+    @property
+    def reasoning_adapter(self) -> Any:
+        """The adapter, which keeps reasoning tags when it decodes."""
+        return ReasoningAdapter(self.adapter)
+
     def encode(self, row: PreferenceRow) -> EncodedGroup | str:
         """Encode a prompt, or return why it cannot be encoded."""
         try:
@@ -48,7 +53,7 @@ class LocalModel:
 
     def generate(self, prompts: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
         """Generate responses, from halves if memory runs out; for a single prompt, an error."""
-        adapter: Any = ReasoningAdapter(self.adapter)
+        adapter = self.reasoning_adapter
 
         def generate(batch: Sequence[EncodedGroup]) -> list[GeneratedResponse | str]:
             model, decoding, device = self.model, self.decoding, self.device
@@ -75,7 +80,7 @@ class LocalModel:
         Raises:
             DataError: If memory runs out.
         """
-        adapter: Any = ReasoningAdapter(self.adapter)
+        adapter = self.reasoning_adapter
         decoding = self.decoding
         if max_new_tokens is not None:
             decoding = dataclasses.replace(decoding, max_new_tokens=max_new_tokens)

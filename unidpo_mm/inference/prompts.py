@@ -7,10 +7,8 @@ from typing import Any
 
 from ..records import PreferenceRow
 
-__all__ = ["NO_RESPONSE", "Prompt", "prompt_of"]
+__all__ = ["Prompt", "prompt_of"]
 
-NO_RESPONSE = "(none yet)"
-"""Text of the response of a row that is only a prompt, since a row needs one."""
 VIDEO_AREA = 32 * 640 * 360
 """Pixels of the frames of a video, a guess, because files are not opened for it."""
 

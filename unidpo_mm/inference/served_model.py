@@ -1,8 +1,9 @@
 """A model behind a server that generates responses, many at once."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from ..errors import DataError
 from ..records import MediaSlot, PreferenceRow
@@ -11,7 +12,10 @@ from .messages import data_url, image_part, video_part
 from .prompts import Prompt
 from .store import ResponseStore
 
-__all__ = ["ServedModel", "messages_of", "request_all"]
+__all__ = ["ServedModel", "messages_of", "request_all", "request_each"]
+
+Item = TypeVar("Item")
+Records = Sequence[Mapping[str, Any]]
 
 
 class ServedModel:
@@ -48,25 +52,65 @@ def request_all(
     concurrency: int,
     on_reply: Callable[[], None] = lambda: None,
 ) -> list[ChatFailure]:
-    """Request responses, store them as they arrive, and return the failures.
+    """Request a response to every prompt, store them as they arrive, and return the failures.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        store: Where the responses are stored.
+        concurrency: Maximum number of simultaneous requests.
+        on_reply: Called after each response and each failure.
+    """
+    return request_each(
+        lambda prompt: [model.record(prompt)],
+        deque(prompts),
+        store,
+        concurrency=concurrency,
+        on_reply=lambda count: on_reply(),
+    )
+
+
+def request_each(
+    request: Callable[[Item], Records],
+    queue: "deque[Item]",
+    store: ResponseStore,
+    *,
+    concurrency: int,
+    on_reply: Callable[[int], None] = lambda count: None,
+) -> list[ChatFailure]:
+    """Send a request for every item, store the records as they arrive, and return the failures.
 
     A server that fails during a run therefore loses no response.
+
+    Args:
+        request: Sends the request for an item and returns the records of its responses. It may
+            append further items to the queue.
+        queue: The items, which are removed.
+        store: Where the records are stored.
+        concurrency: Maximum number of simultaneous requests.
+        on_reply: Called with the number of stored records after each reply and each failure.
     """
     failures: list[ChatFailure] = []
+    pending: set[Future[Records]] = set()
     with ThreadPoolExecutor(concurrency) as threads:
-        futures = [threads.submit(model.record, prompt) for prompt in prompts]
         try:
-            for future in as_completed(futures):
-                try:
-                    store.add([future.result()])
-                except ChatFailure as failure:
-                    failures.append(failure)
-                on_reply()
+            while queue or pending:
+                while queue and len(pending) < 2 * concurrency:  # so that no thread waits
+                    pending.add(threads.submit(request, queue.popleft()))
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    records: Records = ()
+                    try:
+                        records = future.result()
+                    except ChatFailure as failure:
+                        failures.append(failure)
+                    else:
+                        store.add(records)
+                    pending.discard(future)
+                    on_reply(len(records))
         except BaseException:  # a signal, or a wrong key: send no further requests
-            running = [future for future in futures if not future.cancel()]
-            for future in as_completed(running):
-                if not future.exception() and future.result()["id"] not in store.done:
-                    store.add([future.result()])
+            for future in [future for future in pending if not future.cancel()]:
+                if not future.exception():
+                    store.add([item for item in future.result() if item["id"] not in store.done])
             raise
     return failures
 

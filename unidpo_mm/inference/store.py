@@ -1,20 +1,25 @@
 """A file of responses that is written batch by batch and remains usable if a process is killed.
 
-While a run is in progress, every process appends to its own file next to the final one. When the
-run resumes, an incomplete last line is removed and finished samples are not repeated. At the end
-all files are merged by id, in the order of the data, so the result does not depend on the number of
-processes or interruptions.
+While a run is in progress, every process appends to its own file next to the final one, a *part*,
+which it locks. When the run resumes, an incomplete last line is removed and finished samples are
+not repeated. At the end all files are merged by id, in the order of the data, so the result does
+not depend on the number of processes or interruptions. A finished file can be continued with more
+ids.
+
+Texts stay on disk: a store holds the positions of its records, so that it can have millions.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from ..atomic import write_text
+from ..atomic import replacement
 from ..errors import DataError, Problem, counted
+from .part_lock import PartLock, hold_part
+from .record_index import Record, RecordIndex, complete_lines
 
 __all__ = ["MANIFEST", "ResponseStore"]
 
@@ -26,10 +31,27 @@ class ResponseStore:
     """The records of one model, by id.
 
     A subclass declares which differences between manifests are allowed when a run resumes.
+
+    Args:
+        path: The final file.
+        manifest: How the records are generated, as values of JSON.
+        rank: Index of this process, which has its own part.
+        overwrite: Whether to remove existing records; only the first process does.
+
+    Raises:
+        DataError: If another process is writing the records that would be removed.
+
+    Attributes:
+        finished: Whether the final file had a record of every id, without errors, when it was
+            opened.
     """
 
     noun = "response"
     """Noun for a record, for messages."""
+    resume = "Run the command again to resume"
+    """Remedy if records are missing."""
+    start_over = "Use the same options, another directory, or --overwrite to start over"
+    """Remedy if existing records were made with other settings."""
     unstable: frozenset[str] = frozenset()
     """Keys of a manifest that may differ when a run resumes."""
     unrecorded: Mapping[str, str] = {}
@@ -41,99 +63,211 @@ class ResponseStore:
         self.path, self.manifest = path, json.loads(json.dumps(manifest))
         self.parts = path.with_suffix(".parts")
         self.part = self.parts / f"{rank}.jsonl"
-        self.done: dict[str, dict[str, Any]] = {}
         self.finished = False
+        self._index, self._failed = RecordIndex(), set[str]()
+        self._lock: PartLock | None = None
         if overwrite and rank == 0:
-            path.unlink(missing_ok=True)
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self._remove_records()
 
-    def complete(self, ids: Sequence[str], work: Callable[[], None]) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def done(self) -> Mapping[str, Record]:
+        """The finished records by id, which are read from disk when they are used.
+
+        Lookups of ids read nothing, and iterating over values holds a single record at a time.
+        """
+        return self._index
+
+    def complete(self, ids: Sequence[str], work: Callable[[], None], *, merge: bool = True) -> None:
         """Let every process add its share of the records, then merge them on the first one.
 
-        `work` adds the missing records of this process; it is not called if there are none.
+        Afterwards all records can be read in every process.
+
+        Args:
+            ids: Ids of all records, in the order of the final file.
+            work: Adds the missing records of this process; it is not called if there are none.
+            merge: Whether to merge; another run does that if these processes add only a share.
+
+        Raises:
+            DataError: As in `open` and `merge`.
         """
         from ..distributed.processes import processes  # imports torch
 
         state = processes()
         state.wait_for_everyone()  # `overwrite` removes files before any process reads
-        self.open()
-        if not self.finished:
-            work()
-        state.wait_for_everyone()
-        if state.is_main_process and not self.finished:
-            self.merge(ids)
-        state.wait_for_everyone()
+        with self:
+            self.open(ids)
+            if not self.finished:
+                work()
+            state.wait_for_everyone()
+            if merge and state.is_main_process and not self.finished:
+                self.merge(ids)
+            state.wait_for_everyone()
+        if merge and not (self.finished or state.is_main_process):
+            self._read_final()  # its parts have been removed
 
-    def open(self) -> None:
-        """Read finished records, and create or continue the file of this process.
+    def open(self, ids: Iterable[str] = ()) -> None:
+        """Read finished records, and continue the file of this process if some are missing.
 
         Samples that ended with an error are repeated: a missing image, or memory, may be available
         now.
 
+        Args:
+            ids: Ids of all records. A finished file that lacks some of them is continued: the
+                others are added to parts, and merging keeps the lines that it has.
+
         Raises:
-            DataError: If existing records were made with different settings.
+            DataError: If existing records were made with different settings, or another process
+                is writing the file of this process.
         """
-        for file in (self.path, *sorted(self.parts.glob("*.jsonl"))):
-            if file.is_file():
-                self._read(file, truncate=file == self.part)
-        failed = any("error" in record for record in self.done.values())
-        self.done = {name: record for name, record in self.done.items() if "error" not in record}
-        self.finished = self.path.is_file() and not failed
+        self._read_final()
+        complete = self.path.is_file() and not self._failed
+        self.finished = complete and all(name in self._index for name in ids)
         if not self.finished:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            if not self.part.is_file() or not self.part.stat().st_size:
-                self._append([{MANIFEST: self.manifest}])
+            self._continue()
+
+    def final_ids(self) -> set[str]:
+        """Return the ids of the records in the final file, without those that are repeated."""
+        return self._index.ids_in(self.path)
+
+    def final_manifest(self) -> Mapping[str, Any]:
+        """Return the manifest of the final file; empty if there is no such file."""
+        if not self.path.is_file():
+            return {}
+        _, line = next(complete_lines(self.path))
+        manifest: Mapping[str, Any] = json.loads(line)[MANIFEST]
+        return manifest
+
+    def close(self) -> None:
+        """Let other processes write the file of this process; records can still be read."""
+        self._lock = None
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append records to the file of this process."""
-        self._append(records)
-        self.done |= {record["id"]: dict(record) for record in records}
+        """Append records to the file of this process.
+
+        Raises:
+            ValueError: If the store is not open, or finished.
+            OSError: If they cannot be written; then none of them is.
+        """
+        lines = [_line(record) for record in records]
+        position = self._append(lines)
+        for record, line in zip(records, lines, strict=True):
+            self._index.put(record["id"], self.part, position)
+            position += len(line)
 
     def merge(self, ids: Sequence[str]) -> None:
-        """Write the final file, with the records in the order of `ids`, and remove the parts."""
-        for file in sorted(self.parts.glob("*.jsonl")):
-            self._read(file, keep_responses=True)
-        missing = [name for name in ids if name not in self.done]
+        """Write the final file, with the records in the order of `ids`, and remove the parts.
+
+        Raises:
+            DataError: If records are missing.
+        """
+        for part in self._part_files():
+            self._read(part, keep_responses=True)
+        missing = [name for name in ids if name not in self._index]
         if missing:
             text = counted(len(missing), "sample is", "samples are")
             text += f" not finished, the first of them '{missing[0]}'"
-            raise DataError(Problem(str(self.parts), text, "Run the command again to resume"))
-        lines = [{MANIFEST: self.manifest}, *(self.done[name] for name in ids)]
-        write_text(self.path, "".join(map(_line, lines)))
+            raise DataError(Problem(str(self.parts), text, self.resume))
+        self._index = self._write_final(ids)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def stable(self, name: str, value: Any) -> Any:
         """Return the part of a manifest's value that must not change when a run resumes."""
         return value
 
-    def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        content = "".join(map(_line, records)).encode()
-        file = os.open(self.part, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            while content:  # normally a single write
-                content = content[os.write(file, content) :]
-        finally:
-            os.close(file)
+    def _continue(self) -> None:
+        """Lock the file of this process, and read the records of all parts."""
+        self.parts.mkdir(parents=True, exist_ok=True)
+        self._lock = hold_part(self.part)
+        for part in self._part_files():
+            end = self._read(part)
+            if part == self.part and end < part.stat().st_size:
+                os.truncate(part, end)
+        for name in self._failed:
+            self._index.discard(name)
+        if not self.part.is_file() or not self.part.stat().st_size:
+            self._append([_line({MANIFEST: self.manifest})])
 
-    def _read(self, file: Path, *, truncate: bool = False, keep_responses: bool = False) -> None:
-        """Read the complete records of a file."""
-        content = file.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]
-        if truncate and len(complete) < len(content):
-            os.truncate(file, len(complete))
-        for number, line in enumerate(complete.splitlines(), start=1):
+    def _append(self, lines: Sequence[bytes]) -> int:
+        """Append lines to the file of this process, and return the position of the first."""
+        if self._lock is None:
+            raise ValueError(f"{self.part} is not open for writing")
+        content = b"".join(lines)
+        with self.part.open("ab", buffering=0) as stream:
+            start = stream.tell()
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or (number > 1 and "id" not in record):
-                    raise ValueError("expected an object with an id")
-            except ValueError as error:
-                text = f"the line is not a recorded {self.noun} ({error})"
-                remedy = "Remove the file, or use another directory"
-                raise DataError(Problem(f"{file} row {number}", text, remedy)) from error
+                while content:  # normally a single write
+                    content = content[stream.write(content) :]
+            except BaseException:  # the next line must not be appended to an incomplete one
+                stream.truncate(start)
+                raise
+        return start
+
+    def _write_final(self, ids: Sequence[str]) -> RecordIndex:
+        """Copy the lines of records to the final file, and return their index."""
+        index = RecordIndex()
+        with replacement(self.path) as stream:
+            position = stream.write(_line({MANIFEST: self.manifest}))
+            for name, line, _ in self._index.lines(ids):
+                index.put(name, self.path, position)
+                position += stream.write(line)
+        return index
+
+    def _remove_records(self) -> None:
+        """Remove the final file and the parts, unless another process is writing one of them."""
+        locks = [hold_part(part) for part in self._part_files()]
+        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        del locks  # held until here
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self.parts.glob("*.jsonl"))
+
+    def _read_final(self) -> None:
+        """Read the records of the final file alone."""
+        self._index, self._failed = RecordIndex(), set()
+        if self.path.is_file():
+            self._read(self.path)
+
+    def _read(self, file: Path, *, keep_responses: bool = False) -> int:
+        """Add the complete records of a file to the index; the last record of an id counts.
+
+        Args:
+            file: The final file or a part.
+            keep_responses: Whether an error does not replace another record.
+
+        Returns:
+            The end of the last complete line, in bytes.
+        """
+        end = 0
+        for number, (position, line) in enumerate(complete_lines(file), start=1):
+            record = self._parse(line, f"{file} row {number}", first=number == 1)
+            end = position + len(line)
             if number == 1:
                 self._check_manifest(file, record.get(MANIFEST, {}))
-            elif not (keep_responses and "error" in record and record["id"] in self.done):
-                self.done[record["id"]] = record
+                continue
+            name, failed = record["id"], "error" in record
+            if failed and keep_responses and name in self._index:
+                continue
+            self._index.put(name, file, position)
+            (self._failed.add if failed else self._failed.discard)(name)
+        return end
+
+    def _parse(self, line: bytes, where: str, *, first: bool) -> Record:
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or (not first and "id" not in record):
+                raise ValueError("expected an object with an id")
+        except ValueError as error:
+            text = f"the line is not a recorded {self.noun} ({error})"
+            remedy = "Remove the file, or use another directory"
+            raise DataError(Problem(where, text, remedy)) from error
+        return record
 
     def _check_manifest(self, file: Path, recorded: Mapping[str, Any]) -> None:
         differences = [
@@ -145,12 +279,11 @@ class ResponseStore:
         ]
         if differences:
             text = f"{self.noun}s were made with different settings: {'; '.join(differences)}"
-            remedy = "Use the same options, another directory, or --overwrite to start over"
-            raise DataError(Problem(str(file), text, remedy))
+            raise DataError(Problem(str(file), text, self.start_over))
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 
 def _short(value: Any) -> str:

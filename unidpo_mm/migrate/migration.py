@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.dump import format_recipe
 from ..config.load import valid_part
+from ..config.recipe import Recipe
 from ..config.training_arguments import ARGUMENTS, refused_values, training_arguments
 from ..config.yaml_loader import Document, parse_yaml, read_text
 from ..errors import Problem, RecipeError
@@ -194,7 +195,7 @@ def _check(conversion: Conversion) -> list[Problem]:
     """Check the recipe; return the problems with their places in the original file."""
     from ..config.checks.recipe import check_loss, check_train
 
-    recipe, invalid = valid_part(conversion.recipe, set())
+    recipe, invalid = valid_part(conversion.recipe, set(), Recipe)
     problems = [(".".join(map(str, path)), problem) for path, problem in invalid]
     if recipe is not None:
         checked = (*check_loss(recipe), *check_train(recipe))

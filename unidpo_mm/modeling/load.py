@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
-from ..config.python import UniDPOConfig
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from .checkpoint_names import adapter_with_model_names
@@ -30,6 +29,9 @@ __all__ = [
     "load_processor",
     "reload_weights",
 ]
+
+if TYPE_CHECKING:  # it imports TrainingArguments and, with it, models
+    from ..config.python import UniDPOConfig
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class ModelSource:
         return self.name_or_path
 
     @classmethod
-    def of(cls, model: str | nn.Module, args: UniDPOConfig) -> "ModelSource":
+    def of(cls, model: str | nn.Module, args: "UniDPOConfig") -> "ModelSource":
         """Return the source of a model's files; for a loaded model, that of its processor."""
         name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", ""))
         init_kwargs = dict(args.model_init_kwargs or {})
@@ -163,7 +165,7 @@ def load_adapter(
 
 
 def load_family_and_adapter(
-    model: str | nn.Module, args: UniDPOConfig, processing_class: Any = None
+    model: str | nn.Module, args: "UniDPOConfig", processing_class: Any = None
 ) -> tuple[AdapterFamily, Adapter]:
     """Return the family of a model, which is passed by name or as an object, and its adapter."""
     source = ModelSource.of(model, args)

@@ -23,6 +23,7 @@ from .logps import LossOutput, PairLogps, SequenceLogps
 from .messages import MEDIA_KINDS, ROLES, ImageRef, MediaKind, MediaSlot, Message
 from .rows import (
     DOMAINS,
+    NO_RESPONSE,
     SCORE_MISSING,
     Domain,
     Label,
@@ -38,6 +39,7 @@ from .videos import FrameSampling, SampledVideo, VideoRef
 __all__ = [
     "DOMAINS",
     "MEDIA_KINDS",
+    "NO_RESPONSE",
     "ROLES",
     "SCORE_MISSING",
     "CacheKeys",

@@ -14,6 +14,7 @@ from .videos import VideoRef
 
 __all__ = [
     "DOMAINS",
+    "NO_RESPONSE",
     "SCORE_MISSING",
     "Domain",
     "Label",
@@ -27,6 +28,8 @@ __all__ = [
 
 Domain = Literal["text", "math", "multimodal"]
 DOMAINS: tuple[Domain, ...] = ("text", "math", "multimodal")
+NO_RESPONSE = "(none yet)"
+"""Text of the response of a row that is only a prompt, since a row needs one."""
 Unit = Literal["pair", "response"]
 """The kind of units that a loss averages over."""
 Reasoning = Literal["keep", "strip"]

@@ -6,10 +6,7 @@ lock when the process ends, so a killed run never leaves it locked.
 
 import contextlib
 import json
-import os
-import platform
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from filelock import FileLock, Timeout
 from ..config import Recipe, dump_recipe
 from ..config.yaml_loader import parse_yaml
 from ..errors import Problem, RecipeError
+from ..lock_holder import LockHolder
 
 __all__ = [
     "RECIPE_FILE",
@@ -37,8 +35,7 @@ RECORD_FILE = "run.json"
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
-"""The process that holds the lock, for messages. It has its own file because an attempt to acquire
-the lock may truncate the lock file."""
+"""The process that holds the lock."""
 
 ORPHAN_SECONDS = 10.0
 """Seconds to wait for the data workers of a killed run, which may still hold its lock."""
@@ -59,11 +56,12 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output_dir / LOCK_FILE, is_singleton=True)
-        lock.acquire(timeout=0 if _holder_may_be_running(output_dir) else ORPHAN_SECONDS)
+        holder = LockHolder.read(output_dir / HOLDER_FILE)
+        lock.acquire(timeout=ORPHAN_SECONDS if holder and holder.has_ended else 0)
     except Timeout:
         text = f"another run is using '{output_dir}'"
-        if holder := _holder(output_dir):
-            text += " (process {process} on {host} since {since})".format_map(holder)
+        if holder := LockHolder.read(output_dir / HOLDER_FILE):
+            text += f" ({holder})"
         remedy = "Wait for it to finish, stop it, or choose another directory"
         raise RecipeError(Problem(option, text, remedy)) from None
     except OSError as error:
@@ -71,7 +69,7 @@ def exclusive(output_dir: Path, *, option: str = "train.output_dir") -> Iterator
         raise RecipeError(Problem(option, text, "Choose another directory")) from error
     try:
         if lock.lock_counter == 1:
-            _write_holder(output_dir)
+            LockHolder.current().write(output_dir / HOLDER_FILE)
         yield
     finally:
         lock.release()
@@ -86,41 +84,6 @@ def _remove_empty(output_dir: Path) -> None:
             for name in (LOCK_FILE, HOLDER_FILE):
                 (output_dir / name).unlink(missing_ok=True)
             output_dir.rmdir()
-
-
-def _write_holder(output_dir: Path) -> None:
-    content = {
-        "process": os.getpid(),
-        "host": platform.node(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with contextlib.suppress(OSError):
-        (output_dir / HOLDER_FILE).write_text(json.dumps(content), encoding="utf-8")
-
-
-def _holder(output_dir: Path) -> dict[str, Any] | None:
-    """Return the process, host and start time of the last lock holder; `None` if unknown."""
-    try:
-        content = json.loads((output_dir / HOLDER_FILE).read_text(encoding="utf-8"))
-        return {
-            "process": int(content["process"]),
-            "host": content["host"],
-            "since": content["since"],
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _holder_may_be_running(output_dir: Path) -> bool:
-    """Return whether the process that last held the lock may still be running."""
-    holder = _holder(output_dir)
-    if holder is None or holder["host"] != platform.node():
-        return True
-    try:
-        os.kill(holder["process"], 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True
 
 
 def check_recipe_not_overwritten(path: Path, recipe: Recipe) -> None:

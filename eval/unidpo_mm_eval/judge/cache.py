@@ -4,7 +4,8 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ from unidpo_mm.errors import Problem, RecipeError
 
 
 class ReplyCache:
-    """Replies by request."""
+    """Replies by request.
+
+    Args:
+        path: The file, which is created with its directory.
+
+    Raises:
+        RecipeError: If the file is not such a cache.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = threading.Lock()
+        self._pending: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self.file = sqlite3.connect(path, check_same_thread=False)
         create = "CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT)"
         try:
@@ -38,6 +47,20 @@ class ReplyCache:
         query = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
         with self.lock, self.file:
             self.file.execute(query, (_key(request), reply))
+
+    def reply(self, request: Mapping[str, Any], ask: Callable[[], str]) -> str:
+        """Return the stored reply to a request, or ask for it and store it.
+
+        Equal requests of several threads are made once.
+        """
+        with self.lock:
+            pending = self._pending[_key(request)]
+        with pending:
+            reply = self.get(request)
+            if reply is None:
+                reply = ask()
+                self.put(request, reply)
+        return reply
 
 
 def _key(request: Mapping[str, Any]) -> str:

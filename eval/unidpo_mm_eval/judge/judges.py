@@ -1,9 +1,10 @@
 """Judges: a model behind a URL or in this process, which gets many requests at once."""
 
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from unidpo_mm.errors import DataError, Problem, RecipeError, UniDPOError
 from unidpo_mm.inference.endpoint import ChatClient, ChatFailure, ChatMessage
 from unidpo_mm.inference.sampling import greedy_sampling
 from unidpo_mm.reasoning import strip_reasoning
+from unidpo_mm.records import EncodedGroup
 
 from .cache import ReplyCache
 
@@ -18,6 +20,12 @@ LOCAL = "local:"
 CONCURRENCY = 8
 MAX_TOKENS = 1024
 """Maximum length of a reply with its reasons."""
+COMMAND_OPTIONS: Mapping[str, str] = {
+    "judge": "--judge",
+    "model": "--judge-model",
+    "key": "--judge-key",
+}
+"""Setting of a judge -> the option of commands that sets it."""
 Verdict = TypeVar("Verdict")
 Request = tuple[Callable[[str], Verdict], Callable[[], Sequence[ChatMessage]]]
 """(reads a reply, builds the messages); the latter run late because images are large."""
@@ -38,6 +46,36 @@ class Judge(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ReplyRules:
+    """How a judge replies.
+
+    Attributes:
+        max_tokens: Maximum number of tokens of a reply; `None` for `MAX_TOKENS`.
+        temperature: Divides the logits; 0 is greedy decoding.
+        seed: Seed of replies with a temperature above 0.
+        complete: Whether a reply that was cut at `max_tokens` is refused: its last number may lack
+            a digit.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    complete: bool = False
+
+    @property
+    def limit(self) -> int:
+        """The maximum number of tokens of a reply."""
+        return self.max_tokens or MAX_TOKENS
+
+    def check(self, text: str, finish_reason: str | None) -> str:
+        """Return the text of a reply; raises `ChatFailure` if it was cut and must not be."""
+        if self.complete and finish_reason == "length":
+            problem = f"the reply was cut at {self.limit:,} tokens: {text[-120:]!r}"
+            raise ChatFailure("malformed", problem)
+        return text
+
+
 @dataclass
 class EndpointJudge:
     """A model behind a URL; cached replies are not requested again."""
@@ -45,6 +83,7 @@ class EndpointJudge:
     client: ChatClient
     cache: ReplyCache | None = None
     concurrency: int = CONCURRENCY
+    rules: ReplyRules = ReplyRules()
     sampling: dict[str, Any] | None = field(default=None, repr=False)
     failure: ChatFailure | None = field(default=None, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -54,17 +93,21 @@ class EndpointJudge:
         """The server's name of the model."""
         return self.client.model
 
+    def with_seed(self, seed: int) -> "EndpointJudge":
+        """Return the judge with another seed."""
+        return replace(self, rules=replace(self.rules, seed=seed), sampling=None)
+
     def ask(self, messages: Sequence[ChatMessage]) -> str:
         """Return the reply to some messages; raises `ChatFailure`."""
         parameters = self._sampling()
         request = {"address": self.client.address, "model": self.client.model, **parameters}
         request["messages"] = list(messages)
-        if self.cache is not None and (cached := self.cache.get(request)) is not None:
-            return cached
-        reply = self.client.chat(messages, **parameters).text
-        if self.cache is not None:
-            self.cache.put(request, reply)
-        return reply
+
+        def chat() -> str:
+            reply = self.client.chat(messages, **parameters)
+            return self.rules.check(reply.text, reply.finish_reason)
+
+        return chat() if self.cache is None else self.cache.reply(request, chat)
 
     def _sampling(self) -> dict[str, Any]:
         """Return the sampling parameters, which are part of the cache key.
@@ -77,7 +120,10 @@ class EndpointJudge:
                 raise self.failure
             if self.sampling is None:
                 self._find_kind()
-                self.sampling = greedy_sampling(self.client, max_tokens=MAX_TOKENS)
+                self.sampling = greedy_sampling(self.client, max_tokens=self.rules.limit)
+                if self.rules.temperature:
+                    drawn = {"temperature": self.rules.temperature, "seed": self.rules.seed}
+                    self.sampling |= drawn
             return self.sampling
 
     def _find_kind(self) -> None:
@@ -97,21 +143,67 @@ class EndpointJudge:
 
 @dataclass
 class LocalJudge:
-    """A model that is loaded in this process."""
+    """A model that is loaded in this process.
+
+    Attributes:
+        name: Name of the checkpoint.
+        model: A `LocalModel`.
+        weights: Hash of its weights, part of the key of cached replies.
+        cache: Cached replies, which are not generated again; `None` to keep none.
+        rules: How it replies.
+        concurrency: Maximum number of simultaneous requests.
+    """
 
     name: str
     model: Any
+    weights: str = ""
+    cache: ReplyCache | None = None
+    rules: ReplyRules = ReplyRules()
     concurrency: int = 1
+
+    def with_seed(self, seed: int) -> "LocalJudge":
+        """Return the judge with another seed."""
+        return replace(self, rules=replace(self.rules, seed=seed))
 
     def ask(self, messages: Sequence[ChatMessage]) -> str:
         """Return the reply to some messages; raises `ChatFailure`."""
+        if self.cache is None:
+            return self._generate(messages)
+        rules = {"max_tokens": self.rules.limit, "temperature": self.rules.temperature}
+        request = {"weights": self.weights, **rules, "messages": list(messages)}
+        if self.rules.temperature:
+            request["seed"] = self.rules.seed
+        return self.cache.reply(request, lambda: self._generate(messages))
+
+    def _generate(self, messages: Sequence[ChatMessage]) -> str:
         encoded = self.model.encode(_row(messages))
         if isinstance(encoded, str):
             raise ChatFailure("refused", encoded)
-        (reply,) = self.model.generate([encoded])
+        if self.rules.temperature:
+            reply = self._sampled(encoded, messages)
+        else:
+            (reply,) = self.model.generate([encoded])
         if isinstance(reply, str):
             raise ChatFailure("server_error", reply)
-        return str(reply.text)
+        return self.rules.check(str(reply.text), reply.finish_reason)
+
+    def _sampled(self, prompt: EncodedGroup, messages: Sequence[ChatMessage]) -> Any:
+        """Return a random reply, which depends on the seed and the messages alone."""
+        from unidpo_mm.inference.decoding import Sampling
+        from unidpo_mm.inference.noise import noise_key
+        from unidpo_mm.inference.samples import Sampler
+
+        model = self.model
+        sampler = Sampler(
+            model.model,
+            model.reasoning_adapter,
+            model.decoding,
+            sampling=Sampling(temperature=self.rules.temperature),
+            device=model.device,
+        )
+        question = json.dumps(list(messages), sort_keys=True)
+        ((reply,),) = sampler.generate([prompt], [[noise_key(self.rules.seed, question, 0)]])
+        return reply
 
 
 def load_judge(
@@ -122,15 +214,29 @@ def load_judge(
     cache: Path | None = None,
     dtype: str = "auto",
     server: str = "auto",
-) -> Judge:
+    rules: ReplyRules = ReplyRules(),
+    options: Mapping[str, str] = COMMAND_OPTIONS,
+) -> "EndpointJudge | LocalJudge":
     """Build a judge.
 
-    `place` is a URL, or ``local:CHECKPOINT``, whose replies are not cached.
+    Args:
+        place: A URL, or ``local:CHECKPOINT``.
+        model: The server's name of the model; the name of a local judge.
+        key_name: Environment variable with the API key.
+        cache: File of cached replies; `None` to keep none.
+        dtype: Number format of the weights of a local judge.
+        server: Kind of the server.
+        rules: How it replies.
+        options: Names of the settings, for messages.
+
+    Raises:
+        UniDPOError: If a setting is missing or unusable, or the checkpoint cannot be loaded.
     """
+    replies = None if cache is None else ReplyCache(cache)
     if place.startswith(LOCAL):
-        if cache is not None or key_name is not None:
-            text = "a judge in this process has no key and no cache"
-            raise RecipeError(Problem("--judge", text, "Remove --judge-key and --judge-cache"))
+        if key_name is not None:
+            text = "a judge in this process has no key"
+            raise RecipeError(Problem(options["judge"], text, f"Remove {options['key']}"))
 
         from unidpo_mm.adapter import AdapterOptions
         from unidpo_mm.distributed.processes import processes
@@ -140,15 +246,16 @@ def load_judge(
 
         checkpoint = find_checkpoint(place.removeprefix(LOCAL), model)
         loaded = load_checkpoint(checkpoint, dtype=dtype, device=processes().device)
-        decoding = Decoding(max_new_tokens=MAX_TOKENS)
+        decoding = Decoding(max_new_tokens=rules.limit)
         adapter = loaded.adapter(AdapterOptions())
         local = LocalModel(loaded.model, adapter, decoding, loaded.device)
-        return LocalJudge(checkpoint.name, local)
+        return LocalJudge(checkpoint.name, local, checkpoint.weights, replies, rules)
     if model is None:
         text = "a server may offer several models"
-        raise RecipeError(Problem("--judge-model", text, "Set it to the name of the judge's model"))
+        remedy = "Set it to the name of the judge's model"
+        raise RecipeError(Problem(options["model"], text, remedy))
     client = ChatClient(place, model, key_name=key_name, server=server)
-    return EndpointJudge(client, None if cache is None else ReplyCache(cache))
+    return EndpointJudge(client, replies, rules=rules)
 
 
 def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict | ChatFailure]:
@@ -157,6 +264,19 @@ def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict 
     Raises:
         UniDPOError: If no request gets a verdict.
     """
+    verdicts = ask_each(judge, requests)
+    failures = [verdict for verdict in verdicts if isinstance(verdict, ChatFailure)]
+    if verdicts and len(failures) == len(verdicts):
+        kinds = ", ".join(sorted({failure.kind for failure in failures}))
+        text = (
+            f"the judge {judge.name} gave no verdict on any of {len(verdicts)} requests ({kinds})"
+        )
+        raise UniDPOError(f"{text}. The first: {failures[0].message}")
+    return verdicts
+
+
+def ask_each(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict | ChatFailure]:
+    """Return the verdict on each request in order, or the failure if there is none."""
 
     def ask(request: Request[Verdict]) -> Verdict | ChatFailure:
         read, messages = request
@@ -168,15 +288,7 @@ def ask_all(judge: Judge, requests: Sequence[Request[Verdict]]) -> list[Verdict 
             return ChatFailure("refused", str(error))
 
     with ThreadPoolExecutor(judge.concurrency) as threads:
-        verdicts = list(threads.map(ask, requests))
-    failures = [verdict for verdict in verdicts if isinstance(verdict, ChatFailure)]
-    if verdicts and len(failures) == len(verdicts):
-        kinds = ", ".join(sorted({failure.kind for failure in failures}))
-        text = (
-            f"the judge {judge.name} gave no verdict on any of {len(verdicts)} requests ({kinds})"
-        )
-        raise UniDPOError(f"{text}. The first: {failures[0].message}")
-    return verdicts
+        return list(threads.map(ask, requests))
 
 
 def _without_reasoning(reply: str) -> str:
@@ -190,8 +302,7 @@ def _without_reasoning(reply: str) -> str:
 def _row(messages: Sequence[ChatMessage]) -> Any:
     """Return messages in OpenAI's format as a row of the core."""
     from unidpo_mm.data.images import ImageRules, image_refs
-    from unidpo_mm.inference.prompts import NO_RESPONSE
-    from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
+    from unidpo_mm.records import NO_RESPONSE, MediaSlot, Message, PreferenceRow, Response
 
     turns: list[Message] = []
     images: list[Any] = []

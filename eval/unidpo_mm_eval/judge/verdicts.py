@@ -1,6 +1,7 @@
 """Reading of a judge's reply: without a verdict it raises `ChatFailure`, and never guesses."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from unidpo_mm.inference.endpoint import ChatFailure
@@ -8,6 +9,9 @@ from unidpo_mm.inference.endpoint import ChatFailure
 from ..protocols import judge_prompt
 
 NUMBER = r"\d+(?:\.\d+)?"
+ASCII_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+MARKS = r"[\s*_`#>\"'{}\[\],]*"
+"""Whitespace and marks of Markdown and JSON."""
 POINTS = {"A>>B": 2, "A>B": 1, "A=B": 0, "B>A": -1, "B>>A": -2}
 """Verdict of a comparison -> points for A."""
 
@@ -26,6 +30,27 @@ def rating(text: str, name: str, low: float, high: float, *, integer: bool = Fal
     value = float(numbers[-1]) if numbers else -1.0
     if not low <= value <= high or (integer and not value.is_integer()):
         raise ChatFailure("malformed", f"no '{name}:' from {low:g} to {high:g} in {text[-120:]!r}")
+    return value
+
+
+def final_rating(text: str, name: str, low: float, high: float) -> float:
+    """Return the number of the only line ``name: number``, stricter than `rating`.
+
+    The line has nothing else but Markdown or JSON marks and the highest number, as in ``8/10``. So
+    ranges, other scales and signs are refused, and so are lines with different numbers.
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    label = rf"{MARKS}(?:(?:my|final|overall)\s+)*{re.escape(name)}{MARKS}"
+    lines = re.findall(rf"^{label}:(.*)$", plain, re.IGNORECASE | re.MULTILINE)
+    total = rf"(?:\s*(?:/|out of|of)\s*{high:g})?"
+    matches = [
+        re.fullmatch(rf"{MARKS}({ASCII_NUMBER}){total}{MARKS}\.?{MARKS}", line) for line in lines
+    ]
+    values = {float(match[1]) if match else None for match in matches}
+    value = values.pop() if len(values) == 1 else None
+    if value is None or not low <= value <= high:
+        problem = f"no single line '{name}: N' from {low:g} to {high:g} in {text[-120:]!r}"
+        raise ChatFailure("malformed", problem)
     return value
 
 

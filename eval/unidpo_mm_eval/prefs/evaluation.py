@@ -19,6 +19,7 @@ from unidpo_mm.inference.checkpoint import (
     load_checkpoint,
 )
 from unidpo_mm.inference.local_model import prompt_style
+from unidpo_mm.inference.progress import ProgressCallback, no_progress, progress
 from unidpo_mm.records import Pair, PreferenceRow
 
 from ..benchmarks import Benchmark, load_benchmark
@@ -33,7 +34,6 @@ from ..results.comparison import Comparison, compare
 from ..results.grading import rates
 from ..results.result import Result, Source, write_result
 from ..run.eval_run import PACKAGES
-from ..run.progress import ProgressCallback, no_progress, progress
 from ..run.store import PredictionStore
 from .logps import PairModel, compute_pair_logps
 

@@ -62,11 +62,19 @@ class PairModel:
         return cls(model, adapter, "packed" if packs else "plain", baseline, loaded.device)
 
     @torch.no_grad()
-    def logps(self, groups: Sequence[EncodedGroup]) -> tuple[SequenceLogps, SequenceLogps | None]:
-        """Return the log-probs of the responses of some rows, and those of the reference."""
+    def logps(
+        self, groups: Sequence[EncodedGroup], *, tokens: bool = False
+    ) -> tuple[SequenceLogps, SequenceLogps | None]:
+        """Return the log-probs of the responses of some rows, and those of the reference.
+
+        Args:
+            groups: The encoded rows.
+            tokens: Whether to return the log-prob of each token, too.
+        """
         pad = self.adapter.pad_token_id
         batch = collate(groups, pad_token_id=pad, layout=self.layout).to(self.device)
-        policy = sequence_logps(compute_logps(self.model, self.adapter, batch), batch.targets)
+        policy_M = compute_logps(self.model, self.adapter, batch)
+        policy = sequence_logps(policy_M, batch.targets, tokens=tokens)
         if self.reference is None:
             return policy, None
         token_logps = self.reference.token_logps(self.model, batch)

@@ -85,6 +85,20 @@ def find_data(benchmark: Benchmark, folder: Path) -> Path | None:
     return None
 
 
+def data_path(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
+    """Return the file of a benchmark: the path itself, or its usual file in a directory.
+
+    A directory without such a file is the benchmark's own directory if it can have one and there is
+    no other benchmark.
+    """
+    place = find_data(benchmark, path) if path.is_dir() else path
+    if place is not None and place.exists():
+        return place
+    if alone and path.is_dir() and any("directory" in layout for layout in benchmark.layouts):
+        return path
+    raise DataError(Problem(str(path), *benchmark.missing_file))
+
+
 def _check_images(data: Dataset, images: Path | None) -> tuple[list[Problem], list[str]]:
     """Open every image and video once; return problems and notes."""
     from unidpo_mm.records import FrameSampling  # imports torch

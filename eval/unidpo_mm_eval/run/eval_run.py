@@ -13,6 +13,7 @@ from unidpo_mm.inference.batches import first_prompt, generate_all, generate_ind
 from unidpo_mm.inference.checkpoint import LoadedCheckpoint
 from unidpo_mm.inference.decoding import Decoding
 from unidpo_mm.inference.local_model import LocalModel, prompt_style
+from unidpo_mm.inference.progress import ProgressCallback, no_progress
 from unidpo_mm.inference.prompts import Prompt
 from unidpo_mm.reasoning import opens_reasoning
 
@@ -22,7 +23,6 @@ from ..data.predictions import OPENED, read_predictions
 from ..protocols import PromptProfile, Protocol, load_prompts
 from ..results.grading import grade_predictions
 from ..results.result import Result, write_result
-from .progress import ProgressCallback, no_progress
 from .prompts import build_prompts, shuffle_images
 from .store import PredictionStore
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from unidpo_mm.distributed.processes import processes
 from unidpo_mm.inference.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from unidpo_mm.inference.endpoint import ChatClient
+from unidpo_mm.inference.progress import progress
 
 from ..data.predictions import read_predictions, variables_warning
 from ..protocols import Protocol
@@ -30,7 +31,6 @@ from .eval_run import (
     verify_batching,
 )
 from .plan import EvalPlan
-from .progress import progress
 from .served import request_predictions, served_run
 
 

@@ -12,7 +12,7 @@ from ..data.dataset import Dataset, draw_clusters
 from ..data.images import image_folder, image_reference
 from ..protocols import Protocol, load_protocol
 from ..suites import Suite, load_suite
-from .data_check import find_data
+from .data_check import data_path
 
 PROBES = 20
 """Maximum number of images that are tried before a model is loaded."""
@@ -117,7 +117,7 @@ class EvalPlan:
         for benchmark in loaded:
             _check_kind(benchmark, rules, allow_judge=allow_judge)
             try:
-                place = _find_path(benchmark, data, alone=len(loaded) == 1)
+                place = data_path(benchmark, data, alone=len(loaded) == 1)
                 source = BenchmarkSource(benchmark, place, limit)
                 source.check(images)
                 sources.append(source)
@@ -149,17 +149,3 @@ def _check_kind(benchmark: Benchmark, protocol: Protocol, *, allow_judge: bool) 
         remedy = "Use `eval run`, then `eval score` with --judge"
     if text:
         raise RecipeError(Problem("--benchmark", text, remedy))
-
-
-def _find_path(benchmark: Benchmark, path: Path, *, alone: bool) -> Path:
-    """Return the file of a benchmark: the path itself, or its usual file in a directory.
-
-    A directory without such a file is the benchmark's own directory if it can have one and there is
-    no other benchmark.
-    """
-    place = find_data(benchmark, path) if path.is_dir() else path
-    if place is not None and place.exists():
-        return place
-    if alone and path.is_dir() and any("directory" in layout for layout in benchmark.layouts):
-        return path
-    raise DataError(Problem(str(path), *benchmark.missing_file))

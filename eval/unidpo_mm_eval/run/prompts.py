@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unidpo_mm.errors import DataError, Problem
-from unidpo_mm.inference.prompts import NO_RESPONSE, Prompt, prompt_of
-from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
+from unidpo_mm.inference.prompts import Prompt, prompt_of
+from unidpo_mm.records import NO_RESPONSE, MediaSlot, Message, PreferenceRow, Response
 
 from ..benchmarks import Benchmark
 from ..data.dataset import Dataset

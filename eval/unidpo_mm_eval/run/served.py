@@ -11,6 +11,7 @@ from pathlib import Path
 from unidpo_mm.distributed.processes import processes
 from unidpo_mm.errors import UniDPOError
 from unidpo_mm.inference.endpoint import ChatClient, ChatFailure
+from unidpo_mm.inference.progress import ProgressCallback, no_progress
 from unidpo_mm.inference.prompts import Prompt
 from unidpo_mm.inference.sampling import greedy_sampling
 from unidpo_mm.inference.served_model import ServedModel, request_all
@@ -21,7 +22,6 @@ from ..benchmarks import Benchmark
 from ..data.dataset import Dataset
 from ..protocols import ANY
 from .eval_run import PACKAGES, EvalRun, RunSettings, versions
-from .progress import ProgressCallback, no_progress
 from .store import PredictionStore
 
 SERVED = "served"
@@ -86,12 +86,19 @@ def request_predictions(
     if processes().num_processes > 1:
         text = "a single process sends all requests to a server, many at once"
         raise UniDPOError(f"{text}. Start it without `accelerate launch`")
-    model: ServedModel = run.model
-    store = PredictionStore(path, run.manifest, overwrite=settings.overwrite)
-    store.open()
+    with PredictionStore(path, run.manifest, overwrite=settings.overwrite) as store:
+        store.open(run.ids)
+        if not store.finished:
+            _request_missing(run, store, concurrency, on_progress)
+            store.merge(run.ids)
+
+
+def _request_missing(
+    run: EvalRun, store: PredictionStore, concurrency: int, on_progress: ProgressCallback
+) -> None:
+    """Add the predictions that are not stored yet."""
     name, total = run.benchmark.name, len(run.prompts)
-    if store.finished:
-        return
+    model: ServedModel = run.model
     for prompt in run.prompts:
         if prompt.row is None and prompt.id not in store.done:
             store.add([{"id": prompt.id, "response": "", "error": prompt.error}])
@@ -110,7 +117,6 @@ def request_predictions(
     if len(errors) == total:
         text = f"all {total} requests were refused; the first: {errors[0]}"
         raise UniDPOError(f"{text}. Check the model name and the images")
-    store.merge(run.ids)
 
 
 def _text(prompt: Prompt) -> str:

@@ -27,6 +27,8 @@ class Context:
             outside of the declared scale of the source.
         pairing: Returns pairs (chosen, rejected) of the responses of a row by their scores.
         needs_scores: Whether the loss needs a score for every response of a pair.
+        incomplete: Whether scores may be missing from which pairs are formed, because they are
+            added later.
         columns: Column of the format -> its name in the file, if it has another one.
         arrow: Whether the record comes from Arrow (Parquet, `datasets`), where null may stand for a
             missing key; see `_messages.py`.
@@ -40,6 +42,7 @@ class Context:
     scale: Callable[[float], float]
     pairing: Callable[[Sequence[Response]], Sequence[tuple[int, int]]]
     needs_scores: bool = False
+    incomplete: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     arrow: bool = False
 

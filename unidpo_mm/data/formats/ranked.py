@@ -35,7 +35,7 @@ def _read(row: RowReader) -> PreferenceRow:
     if pairs is not None and not (isinstance(pairs, str) and is_empty(pairs)):
         return row.row(responses, _pairs(row, pairs))
     unscored = sum(isinstance(item, Mapping) and item.get("score") is None for item in items)
-    if len(items) > 1 and unscored:
+    if len(items) > 1 and unscored and not row.context.incomplete:
         problem = f"{unscored} of {len(items)} responses have no score"
         row.note("responses", problem, SCORES_REMEDY)
     return row.ranked(responses)

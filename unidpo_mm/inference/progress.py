@@ -1,4 +1,4 @@
-"""Progress of a run on stderr, and a clean end after a signal."""
+"""Progress of a run that generates or scores, on stderr, and a clean end after a signal."""
 
 import contextlib
 import os
@@ -10,10 +10,12 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unidpo_mm.signals import SIGNALS, exit_code_of
+from ..signals import SIGNALS, exit_code_of
+
+__all__ = ["ProgressCallback", "StoppedBySignal", "no_progress", "progress", "stop_on_signal"]
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with a benchmark, the number of newly finished samples, and their total number."""
+"""Called with a task, the number of newly finished samples, and their total number."""
 
 
 def no_progress(name: str, count: int, total: int) -> None:
@@ -22,7 +24,7 @@ def no_progress(name: str, count: int, total: int) -> None:
 
 @contextlib.contextmanager
 def progress(*, visible: bool) -> Iterator[ProgressCallback]:
-    """Show a line per benchmark, and say how to resume if a signal ends the run.
+    """Show a line per task, and say how to resume if a signal ends the run.
 
     Yields:
         The callback that receives the progress.
@@ -36,17 +38,17 @@ def progress(*, visible: bool) -> Iterator[ProgressCallback]:
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, disable=not visible)
     with stop_on_signal(verbose=visible), bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)  # until there is work
 
-        def on_progress(benchmark: str, count: int, total: int) -> None:
+        def on_progress(name: str, count: int, total: int) -> None:
             done = min(bar.tasks[task].completed + count, total)  # shares differ by a batch
-            bar.update(task, description=benchmark, total=total, completed=done)
+            bar.update(task, description=name, total=total, completed=done, visible=True)
 
         yield on_progress
 
 
 class StoppedBySignal(SystemExit):
-    """A signal ended the evaluation; all responses up to then are stored."""
+    """A signal ended the run; all responses up to then are stored."""
 
     def __init__(self, number: int) -> None:
         super().__init__(exit_code_of(number))

@@ -1,0 +1,109 @@
+"""Reward models with a classification head, which read the conversation as text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ..scorer import Candidate, Scored, Scorer, ScoringContext
+
+if TYPE_CHECKING:
+    from ._models import TextModel
+
+__all__ = ["SCORER", "RewardModel"]
+
+
+@dataclass(frozen=True)
+class RewardModel(Scorer):
+    """The reward of a sequence classifier of transformers with one label.
+
+    The conversation is rendered with the chat template of the model's tokenizer. Images are not
+    seen, reasoning is removed, and a conversation that is too long is a fault.
+
+    Attributes:
+        model: Directory of the model, or its name on the hub.
+        read: Output of the model that is the score: ``logits``, or ``score`` for models with code
+            of their own, such as ArmoRM.
+        dtype: Number format of the weights; ``auto`` keeps the saved one.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+        max_length: Maximum number of tokens of a conversation; `None` for that of the model.
+        scale: Lowest and highest possible score; `None` for scores without limits, such as logits.
+    """
+
+    model: str
+    read: Literal["logits", "score"] = "logits"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    trust_remote_code: bool = False
+    max_length: int | None = None
+    scale: tuple[float, float] | None = field(default=None, kw_only=True)  # type: ignore[misc] # a parameter
+
+    paths: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise ValueError("scale: the first number must be below the second")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError("max_length must be at least 1")
+
+    def units(self, candidates: int, prompts: int) -> Mapping[str, int]:
+        """Return the number of forward passes."""
+        return {"forward passes": candidates}
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Return what identifies the scores: the weights instead of their place."""
+        from ._models import weights_of
+
+        settings = {"version": self.version, **asdict(self)}
+        return settings | {"model": weights_of(self.model) or self.model}
+
+    def start(self, context: ScoringContext) -> Callable[[Sequence[Candidate]], Sequence[Scored]]:
+        """Load the model and return the function that scores."""
+        from ._models import load_text_model
+
+        model = load_text_model(
+            self.model,
+            "AutoModelForSequenceClassification",
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+            max_length=self.max_length,
+        )
+        self._check_labels(model)
+        return partial(self._rewards, model, context.batch_size)
+
+    def _check_labels(self, model: "TextModel") -> None:
+        from ...errors import ModelError, Problem
+
+        labels = model.model.config.num_labels
+        if self.read == "logits" and labels != 1:
+            text = f"the model has {labels} labels, and a reward model has one"
+            remedy = "Use a reward model, or set read to score if its output has a score"
+            raise ModelError(Problem(self.model, text, remedy))
+
+    def _rewards(
+        self, model: "TextModel", batch_size: int, candidates: Sequence[Candidate]
+    ) -> list[Scored]:
+        from ._models import rendered, scored_by_length, turns_of
+
+        def encode(candidate: Candidate) -> list[int]:
+            answer = {"role": "assistant", "content": candidate.answer}
+            return rendered(model, [*turns_of(candidate.prompt), answer])
+
+        run = partial(self._run, model)
+        return scored_by_length(
+            model, candidates, encode, lambda ids: ids, run, batch_size=batch_size
+        )
+
+    def _run(self, model: "TextModel", rows: Sequence[Sequence[int]]) -> list[Scored]:
+        from ...errors import ModelError, Problem
+
+        output = model.model(**model.padded(rows))
+        values = getattr(output, self.read, None)
+        if values is None or values.numel() != len(rows):
+            shape = "missing" if values is None else f"of the shape {list(values.shape)}"
+            text = f"its output '{self.read}' is {shape} for {len(rows)} conversations"
+            remedy = "Set read to the output with one number per conversation: logits or score"
+            raise ModelError(Problem(self.model, text, remedy))
+        return [*values.float().flatten().tolist()]
+
+
+SCORER = RewardModel
