@@ -91,12 +91,13 @@ def form_rows(stage: PairStage) -> list[MadeRow]:
 
 
 def row_lines(rows: Sequence[MadeRow], files: Files) -> Iterator[str]:
-    """Yield the rows as lines of the native format, with all scores of each response."""
+    """Yield the rows as lines of the native format, with all scores of each response.
+
+    A row has the responses of its pairs only: training computes every response of a row.
+    """
     media = MediaWriter(files.rows)
     for row in rows:
-        used = sorted({number for pair in row.pairs for number in pair})
-        others = [n for n, rated in enumerate(row.rated) if rated.score is not None]
-        kept = sorted({*used, *others})
+        kept = sorted({number for pair in row.pairs for number in pair})
         position = {number: n for n, number in enumerate(kept)}
         pairs = tuple(
             Pair(position[chosen], position[rejected], row.weights.get((chosen, rejected), 1.0))
