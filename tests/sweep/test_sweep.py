@@ -1,7 +1,9 @@
 """Sweeps: which runs are repeated, the table, dry runs and errors."""
 
+import gc
 import json
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,39 @@ class Recorder:
             raise KeyboardInterrupt
         self.calls.append((start, tuple(overrides)))
         return {"value": 10.0 * start + len(overrides)}
+
+
+class Cycle:
+    """An object that only the garbage collector frees, as a trainer."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class Leaky(Recorder):
+    """A runner whose runs leave a cycle; records how many of earlier runs are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[weakref.ref[Cycle]] = []
+        self.alive: list[int] = []
+
+    def run(
+        self, start: int, recipe: Path, overrides: Sequence[str], directory: Path
+    ) -> Mapping[str, float]:
+        self.alive.append(sum(item() is not None for item in self.left))
+        self.left.append(weakref.ref(Cycle()))
+        return super().run(start, recipe, overrides, directory)
+
+
+def test_a_run_is_freed_before_the_next_one(directory: Path) -> None:
+    runner = Leaky()
+    gc.disable()
+    try:
+        run_sweep(read_sweep(directory / "sweep.yaml"), runner, directory / "out")
+    finally:
+        gc.enable()
+    assert runner.alive == [0, 0, 0, 0]
 
 
 def test_every_arm_is_run_with_every_seed(directory: Path) -> None:

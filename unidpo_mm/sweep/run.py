@@ -1,5 +1,6 @@
 """Run every arm of a sweep with every seed, with one result file per finished run."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -102,6 +103,7 @@ def _run_seed(
         result = runner.run(start, Path(sweep.recipe), sweep.arms[run.arm], run.directory)
         values[run.arm] = dict(result)
         _write(_result_file(run.directory), run.plan, result)
+        gc.collect()  # a trainer is part of a cycle: models of many runs would stay in memory
     return {arm: result for arm, result in values.items() if result}
 
 
