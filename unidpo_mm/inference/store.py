@@ -56,6 +56,8 @@ class ResponseStore:
     """Keys of a manifest that may differ when a run resumes."""
     unrecorded: Mapping[str, str] = {}
     """Key that manifests of earlier versions lack -> message that explains how records differ."""
+    hashes: Mapping[str, str] = {}
+    """Key of a manifest whose value is a hash -> message that explains how records differ."""
 
     def __init__(
         self, path: Path, manifest: Mapping[str, Any], *, rank: int = 0, overwrite: bool = False
@@ -136,12 +138,29 @@ class ResponseStore:
         return self._index.ids_in(self.path)
 
     def final_manifest(self) -> Mapping[str, Any]:
-        """Return the manifest of the final file; empty if there is no such file."""
-        if not self.path.is_file():
+        """Return the manifest of the final file; empty if there is no such file.
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        return self._manifest_of(self.path)
+
+    def part_manifest(self) -> Mapping[str, Any]:
+        """Return the manifest of an unfinished run; empty if there is none.
+
+        Raises:
+            DataError: If a part is damaged.
+        """
+        manifests = map(self._manifest_of, self._part_files())
+        return next(filter(None, manifests), {})
+
+    def _manifest_of(self, file: Path) -> Mapping[str, Any]:
+        lines = complete_lines(file) if file.is_file() else iter(())
+        _, line = next(lines, (0, b""))
+        if not line:
             return {}
-        _, line = next(complete_lines(self.path))
-        manifest: Mapping[str, Any] = json.loads(line)[MANIFEST]
-        return manifest
+        manifest = self._parse(line, f"{file} row 1", first=True).get(MANIFEST, {})
+        return manifest if isinstance(manifest, dict) else {}
 
     def close(self) -> None:
         """Let other processes write the file of this process; records can still be read."""
@@ -249,7 +268,7 @@ class ResponseStore:
             record = self._parse(line, f"{file} row {number}", first=number == 1)
             end = position + len(line)
             if number == 1:
-                self._check_manifest(file, record.get(MANIFEST, {}))
+                self._check_manifest(file, self._manifest_of(file))
                 continue
             name, failed = record["id"], "error" in record
             if failed and keep_responses and name in self._index:
@@ -270,20 +289,39 @@ class ResponseStore:
         return record
 
     def _check_manifest(self, file: Path, recorded: Mapping[str, Any]) -> None:
-        differences = [
-            f"{name}: {self.unrecorded[name]}"
-            if name in self.unrecorded and name not in recorded
-            else f"{name} was {_short(recorded.get(name))} and is {_short(self.manifest.get(name))}"
-            for name in sorted({*recorded, *self.manifest} - self.unstable)
-            if self.stable(name, recorded.get(name)) != self.stable(name, self.manifest.get(name))
-        ]
+        differences: list[str] = []
+        for name in sorted({*recorded, *self.manifest} - self.unstable):
+            before = self.stable(name, recorded.get(name))
+            now = self.stable(name, self.manifest.get(name))
+            if before == now:
+                continue
+            if name in self.unrecorded and name not in recorded:
+                differences.append(f"{name}: {self.unrecorded[name]}")
+            elif name in self.hashes:
+                differences.append(self.hashes[name])
+            else:
+                differences += _differences(name, before, now)
         if differences:
             text = f"{self.noun}s were made with different settings: {'; '.join(differences)}"
             raise DataError(Problem(str(file), text, self.start_over))
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(record, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # escapes unpaired surrogates as JSON does
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """Return how two values of a manifest differ; of objects, only the keys that do."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [
+            key
+            for key in dict.fromkeys([*before, *now])
+            if (key in before) != (key in now) or before.get(key) != now.get(key)
+        ]
+        parts = (_differences(f"{name}.{key}", before.get(key), now.get(key)) for key in keys)
+        return [text for part in parts for text in part]
+    return [f"{name} was {_short(before)} and is {_short(now)}"]
 
 
 def _short(value: Any) -> str:

@@ -142,6 +142,11 @@ class TimedStore(ResponseStore):
 
     stopwatch: Stopwatch | None = None
 
+    def merge(self, ids: Sequence[str]) -> None:
+        """Write the final file, in which the records of a larger `n` before stay, at its end."""
+        current = set(ids)
+        super().merge([*ids, *(name for name in self.done if name not in current)])
+
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append records, and count them for the time of the stage."""
         super().add(records)
@@ -159,6 +164,9 @@ class ResponseFile(TimedStore):
 
     noun = "response"
     resume, start_over = RESUME, START_OVER
+    hashes: Mapping[str, str] = {
+        "prompts": "other prompts, another order of them, or another number of a pilot"
+    }
     unstable = frozenset({"n", "batch_size", "versions", "server"})
 
 
@@ -167,6 +175,7 @@ class ScoreFile(TimedStore):
 
     noun = "score"
     resume, start_over = RESUME, START_OVER
+    hashes: Mapping[str, str] = {"responses": "other prompts or responses"}
     unstable = frozenset({"n", "versions"})
 
 

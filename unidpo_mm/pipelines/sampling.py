@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ..adapter import AdapterOptions
 from ..config.recipe import ModelSection
 from ..distributed.processes import processes
+from ..errors import Problem, RecipeError
 from ..inference.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from ..inference.decoding import Decoding
 from ..inference.generation import GeneratedResponse
@@ -60,8 +61,9 @@ def sample_all(
     """Sample the responses that do not exist yet; return the file, in which they can be read."""
     sample = making.recipe.sample
     store = ResponseFile(files.responses, _manifest(making, prompts), rank=share.index)
-    first = min(int(store.final_manifest().get(NUMBER, 0)), sample.n)
-    ids = [sampled_id(item.id, k) for item in prompts.items for k in range(max(first, sample.n))]
+    finished = int(store.final_manifest().get(NUMBER, 0))
+    store.manifest[NUMBER] = count = max(finished, sample.n)
+    ids = [sampled_id(item.id, k) for item in prompts.items for k in range(count)]
     program = _program(making, store)
     if program is not None:
         store.manifest |= json_values(program.manifest())
@@ -71,7 +73,7 @@ def sample_all(
             if program is not None:
                 program.request_missing(prompts.items, store, share, on_progress)
             else:
-                _generate(making, prompts, store, share, range(first, sample.n), on_progress)
+                _generate(making, prompts, store, share, (finished, count), on_progress)
 
     store.complete(ids, work, merge=share.merges)
     return store
@@ -163,16 +165,37 @@ def _generate(
     prompts: Prompts,
     store: ResponseFile,
     share: Share,
-    numbers: range,
+    numbers: tuple[int, int],
     on_progress: Progress,
 ) -> None:
-    sample = making.recipe.sample
+    """Generate the missing responses of this share.
+
+    Args:
+        making: The recipe.
+        prompts: The prompts.
+        store: Where the responses are stored.
+        share: The share of this process.
+        numbers: Number of responses per prompt in the finished file, and in the next one.
+        on_progress: Called after each batch.
+    """
+    finished, count = numbers
+    size = making.recipe.sample.batch_size
     described = [prompt_of(item.question) for item in prompts.items]
-    batches = share.of(batches_of(described, numbers, sample.batch_size))
-    total = len(described) * len(numbers)
+    final = store.final_ids()
+
+    def ids_of(batch: Batch) -> list[str]:
+        return [sampled_id(described[n].id, k) for n in batch.prompts for k in batch.numbers]
+
+    batches = [  # with an error in the finished file, they are repeated
+        batch
+        for batch in batches_of(described, range(finished), size)
+        if not final.issuperset(ids_of(batch))
+    ]
+    batches += batches_of(described, range(finished, count), size)
+    total = sum(len(batch.prompts) * len(batch.numbers) for batch in batches)
     model: _Model | None = None
-    for batch in batches:
-        ids = [sampled_id(described[n].id, k) for n in batch.prompts for k in batch.numbers]
+    for batch in share.of(batches):
+        ids = ids_of(batch)
         if not all(name in store.done for name in ids):
             if model is None:
                 model = _Model(making)
@@ -209,6 +232,10 @@ class _Model:
         )
         limit = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
         self.max_length = None if limit is None else limit - sample.max_new_tokens
+        if self.max_length is not None and self.max_length < 1:
+            text = f"the model takes {limit:,} tokens, so that none is left for prompts"
+            remedy = f"Use fewer than {limit:,}"
+            raise RecipeError(Problem("sample.max_new_tokens", text, remedy))
 
     def records(self, prompts: Sequence[Prompt], numbers: range) -> list[dict[str, Any]]:
         """Return the records of the responses with some numbers to a batch of prompts."""
@@ -218,7 +245,8 @@ class _Model:
             for prompt, item in zip(prompts, encoded, strict=True)
             if isinstance(item, EncodedGroup)
         ]
-        generated = iter(run_in_parts(self._runner(numbers), valid, lambda item: None))
+        runner = self._runner(numbers)
+        generated = iter(run_in_parts(runner, valid, lambda item: None) if valid else ())
         records = []
         for prompt, item in zip(prompts, encoded, strict=True):
             responses = next(generated) if isinstance(item, EncodedGroup) else item
