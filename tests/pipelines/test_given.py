@@ -207,6 +207,73 @@ def test_all_faults_are_too_many(tmp_path: Path) -> None:
         assert text in end.output
 
 
+CARELESS = """
+from unidpo_mm.pipelines.scorer import Fault, Score, Scorer
+
+
+class Careless(Scorer):
+    scale = (0.0, 1.0)
+
+    def score(self, candidates):
+        return RESULTS
+
+
+SCORER = Careless
+"""
+
+
+@pytest.mark.parametrize(
+    ("results", "text"),
+    [
+        ("[None for _ in candidates]", "the score is a NoneType, not a number"),
+        ("['0.5' for _ in candidates]", "the score is a str, not a number"),
+        ("[[0.5, 0.5] for _ in candidates]", "the score is a list, not a number"),
+        ("None", "it returned NoneType, not scores for 16 responses"),
+        ("(0.5 for _ in candidates)", "it returned generator, not scores for 16 responses"),
+        ("[Score(0.5, {'set': Score}) for _ in candidates]", "the evidence is not JSON"),
+    ],
+)
+def test_results_of_a_scorer_that_are_no_scores(results: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "careless.py").write_text(CARELESS.replace("RESULTS", results))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    source = {"path": str(tmp_path / "pairs.jsonl")}
+    recipe = write_recipe(tmp_path, source, score={"bad": {"scorer": "./careless.py"}})
+    end = run_command("data", "make", str(recipe))
+    assert end.exit_code == 2
+    assert f"score.bad{'' if text.startswith('it') else ', response '}" in end.output
+    assert text in end.output
+
+
+def test_results_of_other_libraries_and_unpaired_surrogates(tmp_path: Path) -> None:
+    results = "[Score(__import__('numpy').float32(n / 16), {'reply': '\\ud83d', 'n': n}) "
+    results += "for n, _ in enumerate(candidates)]"
+    (tmp_path / "careless.py").write_text(CARELESS.replace("RESULTS", results))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    source = {"path": str(tmp_path / "pairs.jsonl")}
+    recipe = write_recipe(tmp_path, source, score={"fine": {"scorer": "./careless.py"}})
+    for _ in range(2):
+        end = run_command("data", "make", str(recipe))
+        assert end.exit_code == 0, end.output
+    line = (tmp_path / "made/scores/fine.jsonl").read_text().splitlines()[1]
+    assert json.loads(line)["evidence"] == {"reply": "\ud83d", "n": 0}
+
+
+def test_a_fault_counts_for_its_own_scorer_only(tmp_path: Path) -> None:
+    results = "[Fault('malformed', 'no verdict')] * 4 + [0.5] * (len(candidates) - 4)"
+    (tmp_path / "careless.py").write_text(CARELESS.replace("RESULTS", results))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    source = {"path": str(tmp_path / "pairs.jsonl")}
+    score: dict[str, Any] = {
+        "some": {"scorer": "./careless.py", "max_faults": 0.5},
+        "total": {"scorer": "combine", "use": {"some": 1.0}},
+    }
+    end = run_command("data", "make", str(write_recipe(tmp_path, source, score=score)))
+    assert end.exit_code == 0, end.output
+    end = run_command("data", "make", str(tmp_path / "make.yaml"), "score.some.max_faults=0.1")
+    assert end.exit_code == 2
+    assert "score.some: 4 of 16 responses have no score" in end.output
+
+
 def test_an_option_of_the_command_line(tmp_path: Path) -> None:
     for words, text in (
         (("--until", "pairs"), "did you mean 'pair'?"),

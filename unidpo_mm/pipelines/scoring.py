@@ -7,11 +7,12 @@ So neither an interruption nor the number of processes changes a score.
 import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 from ..errors import DataError, Problem, UniDPOError, counted
 from ..records import PreferenceRow
@@ -20,7 +21,7 @@ from .load import Making
 from .scorer import Candidate, Fault, Score, Scored, Scorer, ScoringContext
 from .timing import Timing
 
-__all__ = ["Group", "ScoringRun", "score_all"]
+__all__ = ["Group", "ScoringRun", "check_scorers", "score_all"]
 
 BATCH = 64
 """Number of responses that are stored together."""
@@ -78,6 +79,17 @@ class ScoringRun:
         return [name for group in self.groups for name in group.ids]
 
 
+def check_scorers(making: Making) -> None:
+    """Check what identifies each scorer, such as the checkpoint of a model.
+
+    Raises:
+        UniDPOError: If a checkpoint does not exist.
+    """
+    for name, scorer in making.scorers.items():
+        with _problems_of(name):
+            scorer.fingerprint()
+
+
 def score_all(run: ScoringRun) -> dict[str, ScoreFile]:
     """Run every scorer and return the files of scores by name.
 
@@ -121,7 +133,7 @@ def _score(
     store.complete(run.ids, work, merge=run.share.merges)
     if run.share.merges:
         _check_texts(name, store, run)
-        _check_faults(name, store, run)
+        _check_faults(name, store, run, upstream)
         _check_spread(name, scorer, store)
     return store
 
@@ -205,7 +217,8 @@ def _faulty(
     """Yield the records of responses without text, which no scorer gets."""
     for group, candidate_id in batch:
         if fault := missing_response(run.texts[candidate_id]):
-            candidate = Candidate(id=candidate_id, prompt=group.question, text="")
+            text = run.texts[candidate_id]["response"]
+            candidate = Candidate(id=candidate_id, prompt=group.question, text=text)
             yield _record(name, scorer, candidate, fault)
 
 
@@ -246,8 +259,9 @@ def _records(
             first.setdefault(key, len(distinct))
             distinct.append(candidate)
     results = function(distinct)
-    if len(results) != len(distinct):
-        text = f"it returned {len(results)} scores for {counted(len(distinct), 'response')}"
+    number = len(results) if isinstance(results, Sized) else f"{type(results).__name__}, not"
+    if number != len(distinct):
+        text = f"it returned {number} scores for {counted(len(distinct), 'response')}"
         raise UniDPOError(Problem(f"score.{name}", text, "Return one per response, in order"))
     if scorer.unit == "group":
         pairs = zip(candidates, results, strict=True)
@@ -261,9 +275,9 @@ def _record(name: str, scorer: Scorer, candidate: Candidate, result: Scored) -> 
     if isinstance(result, Fault):
         key = "error" if result.temporary else "message"
         return {**record, "score": None, "fault": result.kind, key: result.message}
-    score = result if isinstance(result, Score) else Score(float(result))
-    value = float(score.value)
     where = f"score.{name}, response '{candidate.id}'"
+    score = result if isinstance(result, Score) else Score(result)
+    value = _number(score.value, where)
     if not math.isfinite(value):
         text = f"the score is {value}"
         raise UniDPOError(Problem(where, text, "Check the model of the scorer, which is broken"))
@@ -272,7 +286,21 @@ def _record(name: str, scorer: Scorer, candidate: Candidate, result: Scored) -> 
         text = f"the score {value:g} is outside of the scorer's scale [{low:g}, {high:g}]"
         raise UniDPOError(Problem(where, text, "Correct the scorer, or declare another scale"))
     evidence = json_values(dict(score.evidence))
+    try:
+        json.dumps(evidence)
+    except (TypeError, ValueError) as error:
+        text, remedy = f"the evidence is not JSON: {error}", "Use text, numbers, lists and dicts"
+        raise UniDPOError(Problem(where, text, remedy)) from error
     return {**record, "score": value, **({"evidence": evidence} if evidence else {})}
+
+
+def _number(value: Any, where: str) -> float:
+    """Return a score as float, which numbers of numpy and torch become, too."""
+    if isinstance(value, SupportsFloat | SupportsIndex):
+        with contextlib.suppress(TypeError, ValueError):  # an array of several numbers
+            return float(value)
+    text = f"the score is a {type(value).__name__}, not a number"
+    raise UniDPOError(Problem(where, text, "Return a number, a Score or a Fault"))
 
 
 def text_digest(text: str) -> str:
@@ -290,12 +318,22 @@ def _check_texts(name: str, store: ScoreFile, run: ScoringRun) -> None:
             raise DataError(Problem(str(store.path), text, remedy))
 
 
-def _check_faults(name: str, store: ScoreFile, run: ScoringRun) -> None:
-    """Raise an error if the share of faults is too large."""
+def _check_faults(
+    name: str, store: ScoreFile, run: ScoringRun, upstream: Mapping[str, ScoreFile]
+) -> None:
+    """Raise an error if the share of faults is too large.
+
+    Responses without a score that this scorer combines are faults of the other scorer.
+    """
     kinds: Counter[str] = Counter()
     examples: list[str] = []
     for record in store.done.values():
-        if record.get("fault", NO_RESPONSE) != NO_RESPONSE:
+        inherited = any(
+            file.done[record["id"]].get("score") is None
+            for file in upstream.values()
+            if record.get("fault") and record["id"] in file.done
+        )
+        if record.get("fault", NO_RESPONSE) != NO_RESPONSE and not inherited:
             kinds[record["fault"]] += 1
             if len(examples) < EXAMPLES:
                 message = record.get("message", record.get("error", ""))
