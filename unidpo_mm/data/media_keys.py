@@ -51,7 +51,7 @@ def media_name(media: MediaRef) -> str:
 def content_key(media: MediaRef) -> str:
     """Return a hash of the content of an image or a video; a unique text if it is unreadable."""
     try:
-        if isinstance(media, FileImage):
+        if isinstance(media, FileImage | FileVideo):  # `key` of a missing video is its path
             with media.path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         return media.key()

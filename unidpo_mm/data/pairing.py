@@ -228,7 +228,9 @@ def limited(
 
 
 def _margin(responses: Sequence[Rated], pair: IndexPair) -> float:
-    return _score(responses[pair[0]]) - _score(responses[pair[1]])
+    """Return the difference of two scores; that of a pair without them is the smallest."""
+    chosen, rejected = responses[pair[0]].score, responses[pair[1]].score
+    return -math.inf if chosen is None or rejected is None else chosen - rejected
 
 
 # ---- limits over all prompts ----

@@ -12,7 +12,8 @@ from ..config.paths import resolve_plugin, resolve_source, resolved
 from ..errors import Problem, UniDPOError
 from ..plugins import SCORERS, load, suggestion
 from .conditions import Condition, parse_condition
-from .recipe import MakeRecipe, ScorerSection
+from .files import Files
+from .recipe import MakeRecipe, PairSection, ScorerSection
 from .scorer import Scorer
 
 __all__ = ["Making", "load_make_recipe"]
@@ -44,7 +45,7 @@ def load_make_recipe(path: Path, overrides: Sequence[str] = ()) -> Making:
         document,
         MakeRecipe,
         lambda recipe: _resolve(recipe, path.parent),
-        [_check_scorers, _check_sampling, _check_pairs],
+        [_check_output, _check_scorers, _check_sampling, _check_pairs],
     )
     return Making(recipe, scorers_of(recipe)[0], gates_of(recipe)[0])
 
@@ -81,6 +82,23 @@ def _resolved_scorer(section: ScorerSection, folder: Path) -> ScorerSection:
             place = resolved(path, folder) if "//" not in value else path
             update[name] = f"{prefix}:{place}" if prefix else place
     return section.model_copy(update=update)
+
+
+def _check_output(recipe: MakeRecipe) -> list[Problem]:
+    """Return the sources that the run would overwrite."""
+    directory = recipe.directory.resolve()
+    files = Files(directory)
+    written = {directory, files.prompts, files.responses, files.rows, files.leaks}
+    sources = {f"prompts.sources.{n}": s.path for n, s in enumerate(recipe.prompts.sources)}
+    if recipe.prompts.keep_out is not None:
+        names = enumerate(recipe.prompts.keep_out.sources)
+        sources |= {f"prompts.keep_out.sources.{n}": name for n, name in names}
+    text = "the run would overwrite it, because it is in the directory of the output"
+    return [
+        Problem(where, f"'{path}': {text}", "Use another directory as output")
+        for where, path in sources.items()
+        if Path(path).resolve() in written
+    ]
 
 
 # ---- scorers ----
@@ -174,6 +192,14 @@ def gates_of(recipe: MakeRecipe) -> tuple[dict[str, list[Condition]], list[Probl
     return gates, problems
 
 
+def _unused_limits(pair: PairSection) -> Iterator[Problem]:
+    """Yield the limits that pairs of the sources do not have, as they stay as they are."""
+    for key in ("gates", "min_margin"):
+        if getattr(pair, key):
+            text = "the rule 'given' keeps the pairs of the sources, whatever their scores are"
+            yield Problem(f"pair.{key}", text, "Remove it, or use another rule")
+
+
 def _no_score(where: str, name: str, recipe: MakeRecipe) -> Problem:
     names = list(recipe.score)
     remedy = f"Use one of {', '.join(names)}" if names else "Add a scorer to 'score'"
@@ -191,9 +217,15 @@ def _check_pairs(recipe: MakeRecipe) -> list[Problem]:
     if pair.rule == "given" and recipe.sample.responses == "sampled":
         text = "the pairs of the sources refer to their responses, which are not used"
         problems.append(Problem("pair.rule", text, "Set sample.responses to given or both"))
-    if pair.rule != "given" and not recipe.score and recipe.sample.responses == "sampled":
+    if not recipe.score and recipe.sample.responses != "given" and pair.rule != "given":
         text = "without a score, no response is better than another one"
         problems.append(Problem("score", text, "Add a scorer (unidpo-mm list scorers)"))
+    if not recipe.score and recipe.sample.responses == "both" and pair.rule == "given":
+        text = "without a score, sampled responses are in no pair"
+        remedy = "Add a scorer (unidpo-mm list scorers), or set sample.responses to given"
+        problems.append(Problem("score", text, remedy))
+    if pair.rule == "given":
+        problems += _unused_limits(pair)
     if pair.rule.startswith("right_") and not invalid and right_score(recipe, scorers) is None:
         text = f"the rule '{pair.rule}' needs to know which answers are right"
         remedy = "Add a scorer 'verifier', or set pair.right to the score that says so"

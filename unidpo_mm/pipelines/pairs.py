@@ -5,7 +5,7 @@ It takes seconds and is always repeated, so that its settings can be changed at 
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from .load import Making, right_score
 from .prompt_set import MadePrompt
 from .scoring import Group
 
-__all__ = ["MadeRow", "PairStage", "form_rows", "is_right", "row_lines"]
+__all__ = ["MadeRow", "PairStage", "form_rows", "is_right", "length_of", "row_lines"]
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Name of a score -> id of a response -> record."""
@@ -76,9 +76,10 @@ class PairStage:
 
 def form_rows(stage: PairStage) -> list[MadeRow]:
     """Return the rows with pairs, in the order of the prompts."""
-    rows = []
+    rows: list[MadeRow] = []
+    length = length_of(stage.texts.values())
     for prompt, group in zip(stage.prompts, stage.groups, strict=True):
-        row = _row(stage, prompt, group)
+        row = _row(stage, prompt, group, length)
         stage.funnel.count("pairs", "formed", len(row.pairs))
         _limit(stage, row)
         rows.append(row)
@@ -115,14 +116,29 @@ def row_lines(rows: Sequence[MadeRow], files: Files) -> Iterator[str]:
         yield json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _row(stage: PairStage, prompt: MadePrompt, group: Group) -> MadeRow:
+def length_of(records: Iterable[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], int]:
+    """Return the function that measures responses, in one unit for all records.
+
+    It is the number of tokens if all texts have one, and else that of words.
+    """
+    if all("new_tokens" in record for record in records if record["response"]):
+        return lambda record: int(record.get("new_tokens", 0))
+    return lambda record: len(record["response"].split())
+
+
+def _row(
+    stage: PairStage,
+    prompt: MadePrompt,
+    group: Group,
+    length: Callable[[Mapping[str, Any]], int],
+) -> MadeRow:
     making = stage.making
     scores = [
         {name: records[name_].get("score") for name, records in stage.scores.items()}
         for name_ in group.ids
     ]
     rated = [
-        _rated(stage, stage.texts[name], values, n, prompt)
+        _rated(stage, stage.texts[name], values, n, prompt, length)
         for n, (name, values) in enumerate(zip(group.ids, scores, strict=True))
     ]
     row = MadeRow(prompt, group.ids, rated, scores, [])
@@ -142,11 +158,12 @@ def _rated(
     scores: Mapping[str, float | None],
     number: int,
     prompt: MadePrompt,
+    length: Callable[[Mapping[str, Any]], int],
 ) -> Rated:
     """Return a response with what the rules need, and count it."""
     making, funnel = stage.making, stage.funnel
     name = making.recipe.pair_score
-    score = prompt.row.responses[number].score if name is None else scores[name]
+    score = prompt.source_responses[number].score if name is None else scores[name]
     funnel.count("responses", "expected", 1)
     truncated = record.get("finish_reason") == "length"
     usage = making.recipe.sample.truncated
@@ -166,7 +183,7 @@ def _rated(
         text=record["response"],
         score=None if dropped else score,
         right=None if right is None else is_right(scores.get(right), making, right),
-        length=record.get("new_tokens") or len(record["response"].split()),
+        length=length(record),
         choosable=not (truncated and usage == "reject")
         and all(condition.holds(scores) for condition in gates["chosen"]),
         rejectable=all(condition.holds(scores) for condition in gates["rejected"]),
@@ -188,7 +205,7 @@ def _limit(stage: PairStage, row: MadeRow) -> None:
         stage.funnel.count("pairs", name, len(row.pairs) - len(pairs))
         row.pairs = pairs
 
-    if options.min_margin and options.rule != "given":
+    if options.min_margin:
         keep(
             "below the minimum margin",
             pairing.without_small_margins(rated, row.pairs, options.min_margin),

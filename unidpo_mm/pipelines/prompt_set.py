@@ -35,6 +35,12 @@ class MadePrompt:
         return self.row.id
 
     @property
+    def source_responses(self) -> tuple[Response, ...]:
+        """The responses of the source; none of a row that is only a prompt."""
+        responses = self.row.responses
+        return () if [item.text for item in responses] == [NO_RESPONSE] else responses
+
+    @property
     def question(self) -> PreferenceRow:
         """The prompt alone, without the responses of the source."""
         responses = (Response(NO_RESPONSE),)

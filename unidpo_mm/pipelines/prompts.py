@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from ..data.locations import SourceLocation
 from ..data.media_keys import UNREADABLE, MediaKeys
 from ..data.source_report import Loaded
 from ..errors import DataError, Problem, counted
-from ..records import NO_RESPONSE, PreferenceRow
+from ..records import PreferenceRow
 from .funnel import Funnel
 from .keep_out import leave_out_leaks
 from .prompt_set import MadePrompt, Prompts
@@ -55,17 +56,22 @@ def read_prompts(
     problems = list(loaded.problems)
     rows = list(loaded.rows)
     keys = MediaKeys(rows)
-    problems += _media_problems(rows, keys)
+    unreadable = {row.where: [*_media_problems(row, keys)] for row in rows}
+    skipped = {where for where, messages in unreadable.items() if messages}
+    if len(skipped) > section.images.max_skipped_fraction * len(rows):
+        problems += itertools.chain.from_iterable(unreadable.values())
     golds, gold_problems = _golds(section, loaded)
     problems += gold_problems
+    usable = [row for row in rows if row.where not in skipped]
+    items = [_made_prompt(row, keys, golds.get(row.where)) for row in usable]
     if sample.responses == "given":
-        problems += _missing_responses(rows)
+        problems += _missing_responses(items)
     if problems:
         raise DataError(problems)
     funnel = Funnel()
     funnel.count("prompts", "read", len(rows))
-    items = [_made_prompt(row, keys, golds.get(row.where)) for row in rows]
-    if sample.responses != "given":
+    funnel.count("prompts", "with missing media", len(skipped))
+    if sample.responses == "sampled":
         items = _distinct(_with_own_ids(items, section), funnel)
     items = _part(items, section.part, funnel)
     prompts = Prompts(items, funnel, loaded)
@@ -161,21 +167,20 @@ def _hash(text: str) -> str:
 # ---- problems ----
 
 
-def _media_problems(rows: Sequence[PreferenceRow], keys: MediaKeys) -> Iterator[Problem]:
-    for row in rows:
-        for media in row.media:
-            if keys.key(media).startswith(UNREADABLE):
-                text = f"{media.describe()} cannot be read"
-                remedy = "Correct the path, or set the source's 'images' to their directory"
-                yield Problem(row.where, text, remedy)
+def _media_problems(row: PreferenceRow, keys: MediaKeys) -> Iterator[Problem]:
+    for media in row.media:
+        if keys.key(media).startswith(UNREADABLE):
+            text = f"{media.describe()} cannot be read"
+            remedy = "Correct the path, or set the source's 'images' to their directory"
+            yield Problem(row.where, text, remedy)
 
 
-def _missing_responses(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:
-    for row in rows:
-        if [response.text for response in row.responses] == [NO_RESPONSE]:
+def _missing_responses(items: Iterable[MadePrompt]) -> Iterator[Problem]:
+    for item in items:
+        if not item.source_responses:
             text = "the row has no response to be scored"
             remedy = "Add responses, or set sample.responses to sampled"
-            yield Problem(row.where, text, remedy)
+            yield Problem(item.row.where, text, remedy)
 
 
 # ---- right answers ----

@@ -9,10 +9,11 @@ import json
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..atomic import replacement
-from ..errors import DataError, Problem, counted
+from ..errors import DataError, Problem, RecipeError, counted
 from .files import Files, ScoreFile, Share, given_id, sampled_id
 from .funnel import Funnel
 from .load import Making
@@ -20,7 +21,7 @@ from .pairs import MadeRow, PairStage, form_rows, row_lines
 from .prompt_set import MadePrompt, Prompts
 from .prompts import GOLD_COLUMNS, read_prompts, write_prompts
 from .recipe import STAGES, Stage
-from .scoring import Group, ScoringRun, score_all
+from .scoring import Group, ScoringRun, check_scorers, score_all
 from .timing import Timing
 
 __all__ = ["Made", "make"]
@@ -77,7 +78,7 @@ def make(
     share = share or Share.of_processes()
     recipe = making.recipe
     files = Files(recipe.directory if pilot is None else recipe.directory / "pilot")
-    files.directory.mkdir(parents=True, exist_ok=True)
+    _create(files.directory)
     timing = Timing(files.timing, processes=share.count, saves=share.index == 0)
     with timing.stage("prompts", repeated=True) as watch:
         prompts = prompts_of(making, pilot, until=until)
@@ -86,6 +87,8 @@ def make(
         watch.add(len(prompts.items))
     made = Made(files=files, funnel=prompts.funnel, prompts=prompts, timing=timing, stage=until)
     stages = STAGES[: STAGES.index(until) + 1]
+    if "score" in stages and share.merges:  # before hours of sampling
+        check_scorers(making)
     if "sample" in stages:
         responses = respond(making, made, share, on_progress)
         if responses is None:
@@ -109,6 +112,19 @@ def make(
             _pair(making, made, groups)
             watch.add(len(prompts.items))
     return made
+
+
+def _create(directory: Path) -> None:
+    """Create the directory of a data set.
+
+    Raises:
+        RecipeError: If that is impossible.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"the directory '{directory}' cannot be created ({error.strerror})"
+        raise RecipeError(Problem("output", text, "Use another directory")) from error
 
 
 def prompts_of(making: Making, pilot: int | None = None, *, until: Stage = "pair") -> Prompts:
@@ -172,8 +188,17 @@ def _pair(making: Making, made: Made, groups: Sequence[Group]) -> None:
     made.funnel.check()
     if not made.rows:
         text = f"no pair is left; the largest loss: {made.funnel.largest_loss()}"
+        text += _first_fault(made.responses)
         raise DataError(Problem("pair", text, "See the counts, and change rule, limits or n"))
     write_lines(made.files.rows, row_lines(made.rows, made.files))
+
+
+def _first_fault(responses: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return an example of a response that was not generated; empty if there is none."""
+    for record in responses.values():
+        if message := record.get("message", record.get("error")):
+            return f". For example, '{record['id']}' was not generated: {message}"
+    return ""
 
 
 def respond(
@@ -213,7 +238,7 @@ def given_responses(prompts: Iterable[MadePrompt]) -> dict[str, dict[str, Any]]:
             "response": response.text,
         }
         for prompt in prompts
-        for number, response in enumerate(prompt.row.responses)
+        for number, response in enumerate(prompt.source_responses)
     }
 
 
@@ -224,7 +249,7 @@ def groups_of(making: Making, prompts: Iterable[MadePrompt]) -> list[Group]:
     for prompt in prompts:
         ids: list[str] = []
         if sample.responses != "sampled":
-            ids += [given_id(prompt.id, n) for n in range(len(prompt.row.responses))]
+            ids += [given_id(prompt.id, n) for n in range(len(prompt.source_responses))]
         if sample.responses != "given":
             ids += [sampled_id(prompt.id, n) for n in range(sample.n)]
         groups.append(Group(prompt.question, prompt.gold, tuple(ids)))
