@@ -124,6 +124,17 @@ def test_two_rounds(straight: Path, model: Path) -> None:
     assert recipe["model"]["name_or_path"].endswith("out/round-1/train")
 
 
+@pytest.mark.slow
+def test_two_processes_agree_on_when_to_stop(write: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write(tmp_path, stop={"yield_below": 0.05}, replay=0.0)
+    ends = launch(folder, "rounds", "rounds.yaml", processes=2)
+    assert [end.code for end in ends] == [0, 0], ends[0].output
+    for number in (1, 2):
+        record = json.loads((folder / f"out/round-{number}/round.json").read_text())
+        assert record["numbers"]["share of prompts with pairs"] > 0.05
+        assert "reward accuracy" in record["numbers"]
+
+
 STAGES = (
     "round-1/made/responses",
     "round-1/made/scores/brief",

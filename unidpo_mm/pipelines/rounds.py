@@ -35,6 +35,7 @@ from ..errors import Problem, RecipeError
 from ..lora_directory import is_adapter_directory
 from .funnel import WITH_PAIRS
 from .load import Making, load_make_recipe
+from .pairs import length_of
 from .run import Made, make
 
 __all__ = ["Round", "RoundsRecipe", "load_rounds", "run_rounds"]
@@ -157,6 +158,7 @@ def round_directory(rounds: RoundsRecipe, number: int) -> Path:
 def _run_round(rounds: RoundsRecipe, number: int, model: str) -> Round:
     from accelerate.utils import release_memory
 
+    from ..distributed.processes import processes
     from ..training.run import finished_run, train_from_recipe
 
     folder = round_directory(rounds, number)
@@ -169,10 +171,13 @@ def _run_round(rounds: RoundsRecipe, number: int, model: str) -> Round:
     if finished_run(recipe) is None:
         train_from_recipe(recipe)
         release_memory()
-    trained = Path(recipe.train.output_dir)
-    numbers |= _held_out_numbers(trained)
-    current = Round(number=number, model=trained, numbers=numbers)
-    write_text(folder / RECORD, json.dumps({"numbers": dict(numbers)}, indent=2) + "\n")
+    state = processes()
+    if state.is_main_process:  # the only one that knows the pairs
+        numbers |= _held_out_numbers(folder / "train")
+        write_text(folder / RECORD, json.dumps({"numbers": numbers}, indent=2) + "\n")
+    state.wait_for_everyone()
+    current = _finished(rounds, number)
+    assert current is not None  # it has just been written
     return current
 
 
@@ -279,8 +284,8 @@ def _write_replay(rounds: RoundsRecipe, number: int, rows: int) -> None:
 def _sampling_numbers(making: Making, made: Made) -> dict[str, float]:
     outcomes = made.funnel.counts.get("outcomes", {})
     paired, prompts = outcomes.get(WITH_PAIRS, 0), sum(outcomes.values())
-    responses = [record for record in made.responses.values() if record.get("response")]
-    lengths = [record.get("new_tokens") or len(record["response"].split()) for record in responses]
+    length = length_of(made.responses.values())
+    lengths = [length(record) for record in made.responses.values() if record["response"]]
     records = made.scores[str(making.recipe.pair_score)].done.values()
     scores = [record["score"] for record in records if record["score"] is not None]
     return {
