@@ -16,11 +16,15 @@ from support.served_sampling import (
     served,
     strict,
     write_prompts,
+    write_recipe,
 )
 from support.stub_server import StubServer, prompt_text, server
 
 from unidpo_mm.errors import DataError, RecipeError, UniDPOError
 from unidpo_mm.inference import endpoint as client_module
+from unidpo_mm.pipelines.files import Share
+from unidpo_mm.pipelines.load import load_make_recipe
+from unidpo_mm.pipelines.run import make
 
 PLAIN = {
     "temperature": 0.8, "top_p": 0.9, "frequency_penalty": 0, "presence_penalty": 0,
@@ -251,12 +255,12 @@ def test_other_parameters_are_refused_with_the_reason(tmp_path: Path) -> None:
         sampled(tmp_path, server=section, n=2)
         with pytest.raises(DataError) as refused:
             sampled(tmp_path, "sample.temperature=1.0", server=section, n=2)
-        assert "responses were made with different settings: request was" in str(refused.value)
-        assert "sampling was" in str(refused.value)
+        assert "responses were made with different settings: request." in str(refused.value)
+        assert "sampling.temperature was 0.8 and is 1.0" in str(refused.value)
         assert "Use the same settings or another output, or delete the file" in str(refused.value)
         with pytest.raises(DataError, match='model was "served org/served" and is "served x"'):
             sampled(tmp_path, "sample.server.model=x", server=section, n=2)
-        with pytest.raises(DataError, match="request was"):
+        with pytest.raises(DataError, match=r"request\.top_k was"):
             sampled(tmp_path, "sample.server.kind=openai", server=section, n=2)
         stub.owner = "openai"
         with pytest.raises(DataError) as refused:
@@ -371,3 +375,23 @@ def test_greedy_responses_come_from_one_request_each(tmp_path: Path) -> None:
     assert len(responses) == len(stub.requests) == 10
     assert sent(stub.requests[0]) == EXTENDED | {"temperature": 0, "top_p": 1}
     assert not any("new_tokens" in item for item in responses.values())
+
+
+def test_shares_are_merged_without_the_server(tmp_path: Path) -> None:
+    write_prompts(tmp_path, 9)
+    with server(like_vllm) as stub:
+        section = served(of_vllm(stub).url)
+        making = load_make_recipe(write_recipe(tmp_path, server=section, n=2))
+        for index in range(2):
+            make(making, until="sample", share=Share(index, 2, merges=False))
+        number = len(stub.requests)
+    made = make(making, until="sample", share=Share(works=False))
+    assert len(made.responses) == 18
+    assert len(stub.requests) == number
+
+
+def test_half_an_emoji_at_the_end_of_a_response(tmp_path: Path) -> None:
+    write_prompts(tmp_path, 2)
+    with server(lambda request, before: completion(["cat \ud83d"])) as stub:
+        responses = sampled(tmp_path, server=served(stub.url), n=1)
+    assert {item["response"] for item in responses.values()} == {"cat \ufffd"}

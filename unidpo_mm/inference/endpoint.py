@@ -322,4 +322,4 @@ def _text(message: Mapping[str, Any]) -> str:
         return ""  # truncated before the answer began
     if not isinstance(text, str):
         raise ChatFailure("malformed", f"the reply is {type(text).__name__}")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # a truncated emoji

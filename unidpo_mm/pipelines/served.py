@@ -46,8 +46,8 @@ class ServedSampling:
         self.addresses = [mask_url(url) for url in section.urls]
         self.kind: str = section.kind
         if section.kind == "auto":
-            recorded = store.final_manifest().get("server", {}).get("kind")
-            self.kind = recorded or self.servers.kind()
+            recorded = store.final_manifest() or store.part_manifest()
+            self.kind = recorded.get("server", {}).get("kind") or self.servers.kind()
         self.requests = SampleRequests.of(
             recipe,
             section.model,
@@ -83,6 +83,8 @@ class ServedSampling:
             UniDPOError: If there are several processes, if the probe shows that responses would be
                 useless, or if requests fail; the other responses are stored.
         """
+        if not share.works:  # the shares of others are merged
+            return
         if processes().num_processes > 1:
             text = "a single process sends all requests to servers, many at once"
             remedy = "Sample without `accelerate launch` (--until sample)"
