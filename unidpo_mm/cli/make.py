@@ -64,6 +64,9 @@ def make(  # noqa: PLR0917, one parameter per option
     if until not in STAGES:
         text = f"there is no stage '{until}'{suggestion(until, STAGES)}"
         raise typer.BadParameter(f"{text}; use one of {', '.join(STAGES)}", param_hint="--until")
+    if (price is not None or exact) and not plan:
+        hint = "--exact" if price is None else "--price"
+        raise typer.BadParameter("has no effect without --plan", param_hint=hint)
     number, of = _share(share)
     if share is not None and (merge or pilot is not None):
         other = "--merge-shares" if merge else "--pilot"

@@ -43,7 +43,7 @@ def make_and_show(
         made = make(making, until=until, pilot=pilot, share=place, on_progress=on_progress)
     if not first:
         return
-    if not place.merges:
+    if not place.merges and until != "prompts":
         sampled = made.stage == "sample"
         until_sample = " --until sample" if sampled else ""
         noun = "responses" if sampled else "scores"
