@@ -68,7 +68,7 @@ def test_lengths_are_in_one_unit(run: Callable[..., Made]) -> None:
     made = run([ROW])
     assert any("new_tokens" in record for record in made.responses.values())
     assert all(item.length == len(item.text.split()) for item in made.rows[0].rated)
-    records = [{"response": "a b", "new_tokens": 5}, {"response": ""}]
+    records: list[dict[str, Any]] = [{"response": "a b", "new_tokens": 5}, {"response": ""}]
     assert length_of(records)(records[0]) == 5
 
 

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(model: Path, tmp_path: Path) -> Callable[..., Made]:
     """Return a function that makes the data of three prompts, with overrides of the recipe."""
-    rows = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in range(3)]
+    rows: list[dict[str, Any]] = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in range(3)]
     write_rows(tmp_path / "questions.jsonl", rows)
     (tmp_path / "last.py").write_text(LAST)
     recipe = {
@@ -148,7 +148,7 @@ def test_a_batch_of_prompts_that_are_all_too_long(run: Callable[..., Made], tmp_
 
 
 def test_missing_media_are_reported_or_skipped(run: Callable[..., Made], tmp_path: Path) -> None:
-    rows = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in range(3)]
+    rows: list[dict[str, Any]] = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in range(3)]
     rows += [
         {"id": "p3", "prompt": "<image>?", "images": ["missing.png"]},
         {"id": "p4", "prompt": "<video>?", "videos": ["missing.mp4"]},
