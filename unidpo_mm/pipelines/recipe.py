@@ -50,6 +50,19 @@ def _part(text: str) -> str:
 
 Part = Annotated[str, AfterValidator(_part)]
 """Number of a part and number of parts, such as ``1/3``."""
+MIN_TEMPERATURE = 0.01
+"""Smallest temperature above 0: smaller ones are greedy decoding, with logits that overflow."""
+
+
+def _temperature(value: float) -> float:
+    if 0 < value < MIN_TEMPERATURE:
+        raise ValueError(f"Use 0 for greedy decoding, or at least {MIN_TEMPERATURE:g}")
+    return value
+
+
+Temperature = Annotated[
+    float, Field(ge=0, le=100, allow_inf_nan=False), AfterValidator(_temperature)
+]
 ScoreName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
 """A name that is also part of a file name and of conditions."""
 LengthRatio = Annotated[
@@ -135,7 +148,7 @@ class SampleSection(Section):
     generated responses to those of the sources."""
     n: Count = 4
     """Number of responses per prompt. A larger number later adds to the existing ones."""
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits; 0 is greedy decoding, of one response."""
     top_p: PositiveShare = 1.0
     """Tokens are drawn from the most likely ones with this total probability."""
