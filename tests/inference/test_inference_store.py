@@ -227,3 +227,16 @@ def test_a_store_that_is_not_open_refuses_records(tmp_path: Path):
     with pytest.raises(ValueError, match="not open for writing"):
         store.add([record("b")])
     assert store.done["a"]["response"] == "1"  # records can still be read
+
+
+def test_a_part_without_records_does_not_refuse_other_settings(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    with ResponseStore(path, {"model": "first"}) as store:
+        store.open()  # ends before it has a record
+    with ResponseStore(path, {"model": "second"}) as store:
+        store.open(["a"])
+        store.add([record("a", "text")])
+        store.merge(["a"])
+    assert responses(path) == {"a": "text"}
+    with pytest.raises(DataError, match="different settings"):
+        ResponseStore(path, {"model": "first"}).open()

@@ -117,7 +117,7 @@ def test_every_parameter_is_in_each_request(tmp_path: Path) -> None:
     waits(tmp_path, n=2)
     body = requests_of(tmp_path, 1)[0]["body"]
     assert {"top_k", "min_p", "repetition_penalty", "seed", "n"} <= body.keys()
-    with pytest.raises(DataError, match="responses were made with different settings: request"):
+    with pytest.raises(DataError, match="requests were written for other settings"):
         waits(tmp_path, "sample.batch_files.kind=openai", n=2)
     (tmp_path / "made" / "responses.parts" / "0.jsonl").unlink()
     with pytest.raises(DataError, match="the requests were written for other settings or prompts"):

@@ -285,3 +285,56 @@ def test_an_option_of_the_command_line(tmp_path: Path) -> None:
         end = run_command("data", "make", str(recipe), *words, "--plan")
         assert end.exit_code == 2
         assert text in " ".join(end.output.replace("│", " ").split())
+
+
+def test_a_changed_file_of_a_scorer_is_refused(tmp_path: Path) -> None:
+    scorer = (
+        "from dataclasses import dataclass\n"
+        "from unidpo_mm.authoring import Scorer\n"
+        "@dataclass(frozen=True)\n"
+        "class Digits(Scorer):\n"
+        "    scale = (0.0, 9.0)\n"
+        "    def score(self, candidates):\n"
+        "        return [float(sum(c.isdigit() for c in item.text)) for item in candidates]\n"
+        "SCORER = Digits\n"
+    )
+    (tmp_path / "digits.py").write_text(scorer)
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    source = {"path": str(tmp_path / "pairs.jsonl")}
+    recipe = write_recipe(tmp_path, source, score={"digits": {"scorer": "./digits.py"}})
+    assert run_command("data", "make", str(recipe)).exit_code == 0
+    (tmp_path / "digits.py").write_text(scorer.replace("isdigit", "isalpha"))
+    end = run_command("data", "make", str(recipe))
+    assert end.exit_code == 2
+    assert "digits.jsonl" in end.output
+    assert "file was" in end.output
+
+
+def test_init_knows_the_scale_of_made_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    score = {"right": {"scorer": "verifier", "answer": "number", "graded": True}}
+    recipe = write_recipe(tmp_path, {"path": "pairs.jsonl"}, score=score)
+    assert run_command("data", "make", str(recipe)).exit_code == 0
+    end = run_command("init", "made/rows.jsonl", "--output", "recipe.yaml")
+    assert "cannot be known" not in end.output
+    assert "unused columns" not in end.output
+    (source,) = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["data"]["sources"]
+    assert source["scores"] == {"scale": [0.0, 1.0], "judge": "verifier"}
+
+
+def test_chosen_responses_with_wrong_answers_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    score = {
+        "right": {"scorer": "verifier", "answer": "number"},
+        "short": {"scorer": "rules", "max_words": 1},
+    }
+    recipe = write_recipe(
+        tmp_path, {"path": str(tmp_path / "pairs.jsonl")}, score=score, pair={"rule": "all"}
+    )
+    end = run_command("data", "make", str(recipe))
+    assert end.exit_code == 0, end.output
+    text = "8 of 8 chosen responses have a wrong answer by right"
+    assert text in " ".join(end.output.split())

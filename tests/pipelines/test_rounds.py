@@ -104,6 +104,7 @@ def straight(write: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 
 def test_two_rounds(straight: Path, model: Path) -> None:
     ids = []
+    assert (straight / "out/round-2/made/made.html").is_file()
     for number in (1, 2):
         folder = straight / f"out/round-{number}"
         lines = (folder / "made/prompts.jsonl").read_text().splitlines()

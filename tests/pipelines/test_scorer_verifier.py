@@ -181,3 +181,18 @@ def test_responses_without_text_are_not_scored(tmp_path: Path) -> None:
     assert missing_response({"id": "p#0", "response": " \n"}) == Fault(
         "no response", "the response is empty"
     )
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "right"),
+    [
+        ("24", "25", False),
+        ("24", "24.", True),
+        ("2,020", "2020", True),
+        ("hand and flag", "Hand and  flag.", True),
+        ("hand and flag", "hand", False),
+    ],
+)
+def test_numbers_among_texts_are_exact(tmp_path: Path, gold: str, text: str, right: bool) -> None:
+    results = verified(tmp_path, text, gold=gold, answer="text")
+    assert values(results) == [float(right)]

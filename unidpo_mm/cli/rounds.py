@@ -28,8 +28,12 @@ def rounds(
     from ..pipelines.rounds import load_rounds, run_rounds
     from .ranks import is_first_process
 
-    finished = run_rounds(load_rounds(recipe, overrides or ()))
-    if not is_first_process():
+    first = is_first_process()
+    finished = run_rounds(
+        load_rounds(recipe, overrides or ()),
+        lambda line: typer.echo(line, err=True) if first else None,
+    )
+    if not first:
         return
     names = list(dict.fromkeys(name for current in finished for name in current.numbers))
     table = Table("round", *names)

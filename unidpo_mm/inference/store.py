@@ -203,7 +203,11 @@ class ResponseStore:
         """Lock the file of this process, and read the records of all parts."""
         self.parts.mkdir(parents=True, exist_ok=True)
         self._lock = hold_part(self.part)
+        if self.part.is_file() and not _has_records(self.part):
+            os.truncate(self.part, 0)  # made with other settings, perhaps, and of no use
         for part in self._part_files():
+            if not _has_records(part):
+                continue
             end = self._read(part)
             if part == self.part and end < part.stat().st_size:
                 os.truncate(part, end)
@@ -304,6 +308,12 @@ class ResponseStore:
         if differences:
             text = f"{self.noun}s were made with different settings: {'; '.join(differences)}"
             raise DataError(Problem(str(file), text, self.start_over))
+
+
+def _has_records(part: Path) -> bool:
+    """Return whether a part has a complete record after its manifest."""
+    lines = complete_lines(part)
+    return next(lines, None) is not None and next(lines, None) is not None
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,5 @@
 """The output of `unidpo-mm data make`: progress, counts, advice and the next commands."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.text import Text
 
@@ -10,8 +8,8 @@ from .files import Share
 from .funnel import Funnel
 from .load import Making
 from .recipe import Stage
-from .record import write_record
-from .run import Made, groups_of, make
+from .results import write_files
+from .run import Made, make
 from .timing import duration
 
 __all__ = ["make_and_show"]
@@ -62,21 +60,6 @@ def make_and_show(
     for line in record["advice"]:
         console.print(Text(line))
     _print_next(making, made, console)
-
-
-def write_files(making: Making, made: Made) -> dict[str, Any]:
-    """Write `made.json` and `made.html` of a finished run; return the content of the former."""
-    from .page import write_page
-    from .response_table import table_of
-    from .run_warnings import run_warnings
-
-    with made.timing.stage("page", repeated=True) as watch:
-        table = table_of(making, made)
-        warnings = run_warnings(making, table, groups_of(making, made.prompts.items))
-        record = write_record(making, made, warnings)
-        write_page(making, made, table, record)
-        watch.add(len(made.prompts.items))
-    return record
 
 
 SUBJECTS = {"outcomes": "outcomes of prompts", "given pairs": "pairs of sources"}

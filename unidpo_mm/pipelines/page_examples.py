@@ -18,6 +18,8 @@ __all__ = ["Example", "ExampleText", "disagreements", "excerpt", "random_pairs"]
 
 NUMBER = 20
 """Number of examples of each kind."""
+MIN_DIFFERENCE = 0.4
+"""Smallest difference of ranks by two scores that is a disagreement."""
 MAX_IMAGES = 4
 """Maximum number of images of an example."""
 MAX_CHARACTERS = 1500
@@ -101,7 +103,7 @@ def disagreements(making: Making, made: Made, table: ResponseTable) -> list[Exam
     order = numpy.argsort(-numpy.nan_to_num(differences, nan=0.0), kind="stable")
     examples: dict[int, Example] = {}
     for place in order.tolist():
-        if len(examples) == NUMBER or not differences[place] > 0:
+        if len(examples) == NUMBER or not differences[place] > MIN_DIFFERENCE:
             break
         index = int(table.prompts[place])
         if index not in examples:
@@ -114,9 +116,7 @@ def _disagreement(
 ) -> Example:
     name = table.ids[place]
     values = {score: float(column[place]) for score, column in table.scores.items()}
-    positions = ", ".join(
-        f"{score}: better than {column[place]:.0%}" for score, column in ranks.items()
-    )
+    positions = ", ".join(f"{score}: rank {column[place]:.0%}" for score, column in ranks.items())
     text = ExampleText("response", excerpt(made.responses[name]["response"]), _listed(values))
     return _example(made.prompts.items[int(table.prompts[place])], name, positions, [text])
 
@@ -155,9 +155,10 @@ def _varies(scores: Numbers) -> bool:
 
 
 def _ranks(scores: Numbers) -> Numbers:
-    """Return for each score the share of all scores below it; NaN for missing ones."""
+    """Return the rank of each score from 0 to 1, the mean one for equal scores; NaN for missing."""
     valid = ~numpy.isnan(scores)
     ordered = numpy.sort(scores[valid])
     ranks = numpy.full(len(scores), numpy.nan)
-    ranks[valid] = numpy.searchsorted(ordered, scores[valid]) / len(ordered)
+    below, up_to = (numpy.searchsorted(ordered, scores[valid], side) for side in ("left", "right"))
+    ranks[valid] = (below + up_to) / (2 * len(ordered))
     return ranks

@@ -242,6 +242,7 @@ def _limit_all(stage: PairStage, rows: Sequence[MadeRow]) -> None:
 
 def _count_prompts(stage: PairStage, rows: Sequence[MadeRow]) -> None:
     """Count why prompts have no pair, in the order in which the causes occur."""
+    by_answer = stage.making.recipe.pair.rule.startswith("right_")
     for row in rows:
         if row.pairs:
             stage.funnel.count("outcomes", WITH_PAIRS, 1)
@@ -256,9 +257,9 @@ def _count_prompts(stage: PairStage, rows: Sequence[MadeRow]) -> None:
             reason = "whose responses may all not be chosen (truncated, or by pair.gates)"
         elif len(texts) == 1:
             reason = "with equal responses only"
-        elif rights == {True}:
+        elif rights == {True} and by_answer:
             reason = "with right answers only"
-        elif rights == {False}:
+        elif rights == {False} and by_answer:
             reason = "with wrong answers only"
         elif len(scores) == 1:
             reason = "with equal scores only"

@@ -27,6 +27,8 @@ __all__ = ["GOLD_COLUMNS", "read_prompts", "write_prompts"]
 
 GOLD_COLUMNS = ("answer", "solution", "gold", "ground_truth")
 """Columns that may have the right answer, if the format of a row does not read them."""
+OWN_GOLD = "gold"
+"""Column of the right answer in files that this package writes; the native format reads it."""
 ID_DIGITS = 16
 """Hexadecimal digits of the id of a prompt that has none in its file."""
 
@@ -216,7 +218,7 @@ def _golds(section: PromptsSection, loaded: Loaded) -> tuple[dict[str, str], lis
 
 
 def _unread(columns: Mapping[str, int]) -> list[str]:
-    return [name for name in GOLD_COLUMNS if columns.get(name)]
+    return [name for name in GOLD_COLUMNS if columns.get(name) or name == OWN_GOLD]
 
 
 def _first(record: Any, columns: Sequence[str]) -> Any:

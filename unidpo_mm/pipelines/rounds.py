@@ -16,7 +16,7 @@ repeated.
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +36,7 @@ from ..lora_directory import is_adapter_directory
 from .funnel import WITH_PAIRS
 from .load import Making, load_make_recipe
 from .pairs import length_of
+from .results import write_files
 from .run import Made, make
 
 __all__ = ["Round", "RoundsRecipe", "load_rounds", "run_rounds"]
@@ -132,8 +133,14 @@ def load_rounds(path: Path, overrides: Sequence[str] = ()) -> RoundsRecipe:
     return rounds
 
 
-def run_rounds(rounds: RoundsRecipe) -> list[Round]:
+def run_rounds(
+    rounds: RoundsRecipe, print_line: Callable[[str], None] = lambda line: None
+) -> list[Round]:
     """Run all rounds, or continue them; return those that are finished.
+
+    Args:
+        rounds: The recipe.
+        print_line: Called with a line about each stage that starts.
 
     Raises:
         UniDPOError: If a stage cannot be finished; the same call continues.
@@ -141,7 +148,7 @@ def run_rounds(rounds: RoundsRecipe) -> list[Round]:
     finished: list[Round] = []
     model = rounds.start
     for number in range(1, rounds.rounds + 1):
-        current = _finished(rounds, number) or _run_round(rounds, number, model)
+        current = _finished(rounds, number) or _run_round(rounds, number, model, print_line)
         finished.append(current)
         model = str(current.model)
         if reason := _reason_to_stop(rounds, finished):
@@ -155,7 +162,9 @@ def round_directory(rounds: RoundsRecipe, number: int) -> Path:
     return Path(rounds.output) / f"round-{number}"
 
 
-def _run_round(rounds: RoundsRecipe, number: int, model: str) -> Round:
+def _run_round(
+    rounds: RoundsRecipe, number: int, model: str, print_line: Callable[[str], None]
+) -> Round:
     from accelerate.utils import release_memory
 
     from ..distributed.processes import processes
@@ -163,11 +172,15 @@ def _run_round(rounds: RoundsRecipe, number: int, model: str) -> Round:
 
     folder = round_directory(rounds, number)
     making = _making(rounds, number, model)
+    print_line(f"Round {number} of {rounds.rounds}: sampling and scoring with {model}")
     made = make(making)
+    if processes().is_main_process:
+        write_files(making, made)
     numbers = _sampling_numbers(making, made)
     _write_replay(rounds, number, len(made.rows))
     release_memory()
     recipe = _training(rounds, number, model, ALL_CHECKS)
+    print_line(f"Round {number} of {rounds.rounds}: training on {len(made.rows):,} rows")
     if finished_run(recipe) is None:
         train_from_recipe(recipe)
         release_memory()

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy
 
 from ..errors import counted
-from .load import Making, scorer_name
+from .load import Making, right_score, scorer_name
+from .pairs import MadeRow
 from .response_table import Numbers, ResponseTable
 from .scoring import Group
 
@@ -22,15 +23,22 @@ MAX_CORRELATION = 0.3
 """Absolute rank correlation of score and length above which there is a warning."""
 
 
-def run_warnings(making: Making, table: ResponseTable, groups: Sequence[Group]) -> list[str]:
+def run_warnings(
+    making: Making,
+    table: ResponseTable,
+    groups: Sequence[Group],
+    rows: Sequence[MadeRow] = (),
+) -> list[str]:
     """Return the warnings about a finished run.
 
     Args:
         making: The recipe.
         table: The responses and their scores.
         groups: The prompts with the ids of their responses.
+        rows: The rows with pairs.
     """
     return [
+        *_wrong(making, rows),
         *_truncated(making, table),
         *_equal(making, table),
         *_uniform(making, table),
@@ -67,6 +75,19 @@ def correlation(first: Numbers, second: Numbers) -> float | None:
 def length_correlations(table: ResponseTable) -> Mapping[str, float | None]:
     """Return the rank correlation of each score with the length of responses."""
     return {name: correlation(scores, table.lengths) for name, scores in table.scores.items()}
+
+
+def _wrong(making: Making, rows: Sequence[MadeRow]) -> Iterator[str]:
+    chosen = [row.rated[pair[0]].right for row in rows for pair in row.pairs]
+    wrong = sum(right is False for right in chosen)
+    name = right_score(making.recipe, making.scorers)
+    if wrong and name is not None:
+        scale = making.scorers[name].scale
+        gate = f"{name} >= {1 if scale is None else scale[1]:g}"
+        yield (
+            f"{wrong:,} of {counted(len(chosen), 'chosen response')} have a wrong answer by "
+            f"{name}. To exclude such pairs: pair.gates={{chosen: [{gate}]}}"
+        )
 
 
 def _truncated(making: Making, table: ResponseTable) -> Iterator[str]:

@@ -57,7 +57,7 @@ class Candidate:
     scores: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
-    def answer(self) -> str:
+    def text_without_reasoning(self) -> str:
         """The response without its reasoning, which most models were not trained to score."""
         return strip_reasoning(self.text).text.strip()
 

@@ -12,9 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
+from ..cache.keys import file_digest
 from ..errors import DataError, Problem, UniDPOError, counted
+from ..plugins import is_path
 from ..records import PreferenceRow
 from .files import Files, ScoreFile, Share, json_values
 from .load import Making
@@ -175,6 +178,7 @@ def _manifest(run: ScoringRun, name: str, scorer: Scorer) -> dict[str, Any]:
     return {
         "score": name,
         "scorer": section.scorer,
+        **({"file": file_digest(Path(section.scorer))} if is_path(section.scorer) else {}),
         "settings": settings,
         "scale": None if scorer.scale is None else list(scorer.scale),
         "responses": run.fingerprint,

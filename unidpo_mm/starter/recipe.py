@@ -4,6 +4,7 @@ Each value that was chosen has a comment with its reason. What the data cannot t
 scale on which a judge scored, is not guessed: the recipe leaves it out, and a note says so.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ __all__ = ["starter_recipe"]
 
 NO_MODEL = "MODEL"
 """Placeholder for a model that the user has to choose; every check refuses it."""
+MADE = "made.json"
+"""Record of made data next to their rows, which states the scale of their scores."""
 
 
 def starter_recipe(sources: Sequence[SourceOptions], model: str | None, name: str) -> Starter:
@@ -118,6 +121,15 @@ def _checked_adapter(starter: Starter, model: str, media: Sequence[str]) -> Any:
         return None
 
 
+def _scores_of_made_data(rows: Path) -> dict[str, Any]:
+    """Return the scores of a file that `unidpo-mm data make` wrote; empty for other files."""
+    try:
+        source = json.loads((rows.parent / MADE).read_text(encoding="utf-8"))["source"]
+        return dict(source["scores"]) if Path(source["path"]) == rows.absolute() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _list_sources(
     starter: Starter, sources: Sequence[SourceOptions], rows: Sequence[PreferenceRow]
 ) -> None:
@@ -127,14 +139,21 @@ def _list_sources(
         entry: dict[str, Any] = {"path": str(Path(source.path).absolute())}
         if source.images is not None:
             entry["images"] = str(Path(source.images).absolute())
+        if made := _scores_of_made_data(Path(source.path)):
+            entry["scores"] = made
         facts = score_facts([row for row in rows if row.source == source.source_name])
         if facts is None:
             text = "no scores"
         else:
             text = f"scores {facts.low:g} to {facts.high:g}, median margin {facts.median_margin:g}"
             if facts.missing:
-                entry["scores"] = {"missing": 0.5}
+                entry.setdefault("scores", {})["missing"] = 0.5
                 text += f"; {counted(facts.missing, 'pair')} without scores get the weight 0.5"
+            if "scale" in entry.get("scores", {}):
+                text += f"; scale {entry['scores']['scale']} by {MADE}"
+                starter.comments[f"data.sources.{number}.path"] = text
+                listed.append(entry)
+                continue
             starter.notes.append(
                 f"{source.source_name}: the scores lie between {facts.low:g} and {facts.high:g}; "
                 "their scale cannot be known from that. If sources have different scales, set "

@@ -150,7 +150,7 @@ def unfit(candidate: Candidate) -> Fault | None:
     """Return why a response cannot be shown to a judge; `None` if it can."""
     if candidate.prompt.videos:
         return Fault("video", "the prompt has a video, and judges get images only")
-    if not candidate.answer:
+    if not candidate.text_without_reasoning:
         return Fault("no answer", "the response has no text after its reasoning")
     return None
 

@@ -82,7 +82,7 @@ class Claims(Scorer):
     def _checked(
         self, model: PairModel, batch_size: int, candidates: Sequence[Candidate]
     ) -> list[Scored]:
-        claims = [statements(candidate.answer) for candidate in candidates]
+        claims = [statements(candidate.text_without_reasoning) for candidate in candidates]
         rows = [
             row
             for candidate, texts in zip(candidates, claims, strict=True)

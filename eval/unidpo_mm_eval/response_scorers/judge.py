@@ -91,7 +91,7 @@ class Judge(JudgedScorer):
             shown=shown_text(candidate.prompt),
             question=question_of(candidate.prompt),
             reference="" if gold is None else reference.format(gold=gold.strip()) + "\n",
-            response=candidate.answer,
+            response=candidate.text_without_reasoning,
             criteria=criteria if self.rubric is None else self.rubric.strip(),
         )
         return message_of(text, candidate.prompt)

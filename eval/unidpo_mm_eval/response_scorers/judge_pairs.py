@@ -120,7 +120,7 @@ class _Group:
         self.candidates = candidates
         self.prompt = candidates[0].prompt
         self.faults = [unfit(candidate) for candidate in candidates]
-        self.answers = [candidate.answer for candidate in candidates]
+        self.answers = [candidate.text_without_reasoning for candidate in candidates]
         fit = zip(self.answers, self.faults, strict=True)
         self.copies = Counter(text for text, fault in fit if fault is None)
         self.texts = list(self.copies)

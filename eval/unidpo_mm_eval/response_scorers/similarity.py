@@ -81,7 +81,7 @@ class Similarity(Scorer):
         images = group[0].prompt.images
         if not images:
             return [Fault("no image", "the prompt has no image")] * len(group)
-        claims = [statements(candidate.answer) for candidate in group]
+        claims = [statements(candidate.text_without_reasoning) for candidate in group]
         texts = list(dict.fromkeys(text for part in claims for text in part))
         fitting = [text for text in texts if embedder.fits(text)]
         try:

@@ -7,7 +7,6 @@ from typing import ClassVar
 from unidpo_mm.pipelines.scorer import Candidate, Fault, Need, Score, Scored, Scorer
 
 from ..data.samples import Grade
-from ..scorers.clean import clean_match
 from ..scorers.math.pool import DIED, TIMEOUT, grade_all
 from ._answers import AnswerKind, final_answer, formula_of, right_answer
 
@@ -73,11 +72,19 @@ class Verifier(Scorer):
         if self.answer == "number":
             value = self._closeness(float(answer), float(gold))
         elif self.answer == "text":
-            right = gold in answer if self.contains else clean_match(answer, [gold])
-            value = float(right)
+            value = float(self._same_text(answer, gold))
         else:
             value = float(answer.casefold() == gold.casefold())
         return Score(value, {"answer": answer})
+
+    def _same_text(self, answer: str, gold: str) -> bool:
+        if self.contains:
+            return gold in answer
+        try:
+            number, target = (float(text.replace(",", "")) for text in (answer, gold))
+        except ValueError:
+            return answer.rstrip(".") == gold.rstrip(".")
+        return number == target
 
     def _closeness(self, number: float, target: float) -> float:
         distance = abs(number - target)
@@ -94,7 +101,7 @@ def _verified(candidates: Sequence[Candidate]) -> list[Scored]:
     formulas = [formula_of(str(candidate.gold)) for candidate in candidates]
     golds = list(dict.fromkeys(formulas))
     pairs = [(gold, rf"\boxed{{{gold}}}") for gold in golds]
-    responses = [candidate.answer for candidate in candidates]
+    responses = [candidate.text_without_reasoning for candidate in candidates]
     pairs += zip(formulas, responses, strict=True)
     grades = grade_all(PROFILE, pairs)
     readable = {gold for gold, grade in zip(golds, grades, strict=False) if grade.score == 1}

@@ -81,6 +81,6 @@ def _text(row: RowReader, number: int, item: Any) -> str:
 FORMAT = Format(
     name="ranked",
     required=frozenset({"prompt", "responses"}),
-    columns=COMMON | {"prompt", "responses", "pairs"},
+    columns=COMMON | {"prompt", "responses", "pairs", "gold"},  # gold: for scorers, not trained on
     parse=parser(_read),
 )

@@ -198,7 +198,7 @@ def _encoded(
     encode: Callable[[Candidate], "Item | Fault"],
     ids_of: Callable[[Item], Sequence[int]],
 ) -> "Item | Fault":
-    if not candidate.answer:
+    if not candidate.text_without_reasoning:
         return Fault("no answer", "the response has no text after its reasoning")
     try:
         item = encode(candidate)

@@ -87,7 +87,7 @@ class ProcessReward(Scorer):
         from ._models import rendered, scored_by_length, turns_of
 
         def encode(candidate: Candidate) -> list[int] | Fault:
-            steps = steps_of(candidate.answer)
+            steps = steps_of(candidate.text_without_reasoning)
             turns = [turn for turn in turns_of(candidate.prompt) if turn["role"] != "system"]
             if self.system:
                 turns = [{"role": "system", "content": self.system}, *turns]

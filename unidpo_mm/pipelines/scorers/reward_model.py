@@ -85,7 +85,7 @@ class RewardModel(Scorer):
         from ._models import rendered, scored_by_length, turns_of
 
         def encode(candidate: Candidate) -> list[int]:
-            answer = {"role": "assistant", "content": candidate.answer}
+            answer = {"role": "assistant", "content": candidate.text_without_reasoning}
             return rendered(model, [*turns_of(candidate.prompt), answer])
 
         run = partial(self._run, model)

@@ -92,7 +92,7 @@ def _score(client: "ChatClient", candidate: Candidate) -> Scored:
     try:
         messages = [
             *messages_of(candidate.prompt),
-            {"role": "assistant", "content": candidate.answer},
+            {"role": "assistant", "content": candidate.text_without_reasoning},
         ]
         fields = {"messages": messages, "task": "classify", "use_activation": False}
         return _value(client.post("pooling", {**fields, "add_generation_prompt": False}))
