@@ -87,7 +87,7 @@ def test_responses_of_the_model(folder: Path) -> None:
         if words[0] == "unidpo-mm":  # the same under a launcher is tested in tests/pipelines
             run(folder, *words[1:], *TINY)
     assert (folder / "made/captions/rows.jsonl").is_file()
-    assert (folder / "made/captions/pilot/made.html").is_file()
+    assert (folder / "made/captions/pilot-16/made.html").is_file()
     (commands,) = blocks("bash", "--share")
     for words in commands_of(commands.text):
         words = [word.replace("2/8", "1/1") for word in words[1:]]

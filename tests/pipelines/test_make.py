@@ -232,7 +232,7 @@ def test_a_pilot_has_a_directory_of_its_own(
     folder = write(tmp_path)
     assert make(folder, "--pilot", "5") == [0]
     assert not (folder / "made" / "rows.jsonl").exists()
-    _, *responses = lines((folder / "made/pilot/responses.jsonl").read_bytes())
+    _, *responses = lines((folder / "made/pilot-5/responses.jsonl").read_bytes())
     assert len(responses) == 20
     of_all = {r["id"]: r["response"] for r in [*lines(expected["responses.jsonl"])][1:]}
     assert all(of_all[record["id"]] == record["response"] for record in responses)

@@ -37,7 +37,7 @@ def make(  # noqa: PLR0917, one parameter per option
     pilot: Annotated[
         int | None,
         typer.Option(
-            help="Use this number of prompts only, in the directory `pilot` of the output.", min=1
+            help="Use this number of prompts only, in the directory `pilot-N` of the output.", min=1
         ),
     ] = None,
     until: Annotated[

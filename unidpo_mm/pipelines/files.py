@@ -21,6 +21,9 @@ __all__ = [
 
 Item = TypeVar("Item")
 
+PILOT = "pilot-"
+"""Beginning of the name of the directory of a pilot; its number of prompts follows."""
+
 
 def sampled_id(prompt: str, number: int) -> str:
     """Return the id of a sampled response."""
@@ -41,6 +44,21 @@ class Files:
     """
 
     directory: Path
+
+    @classmethod
+    def of(cls, directory: Path, pilot: int | None = None) -> "Files":
+        """Return the files of a run, or of a pilot with a number of prompts, inside of its own."""
+        return cls(directory if pilot is None else directory / f"{PILOT}{pilot}")
+
+    @classmethod
+    def pilots(cls, directory: Path) -> "list[Files]":
+        """Return the files of all pilots, that with the most prompts first."""
+        sizes = [
+            int(path.name.removeprefix(PILOT))
+            for path in directory.glob(f"{PILOT}*")
+            if path.name.removeprefix(PILOT).isdecimal()
+        ]
+        return [cls.of(directory, size) for size in sorted(sizes, reverse=True)]
 
     @property
     def prompts(self) -> Path:

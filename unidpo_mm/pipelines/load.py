@@ -120,7 +120,7 @@ def scorers_of(recipe: MakeRecipe) -> tuple[dict[str, Scorer], list[Problem]]:
         scorer, refused = (None, []) if wrong else build_parameters(kind, typed, where)
         problems += [*wrong, *refused]
         if scorer is not None:
-            problems += _upstream_problems(name, scorer, scorers)
+            problems += _upstream_problems(name, scorer, scorers, list(recipe.score))
             scorers[name] = scorer
     return scorers, problems
 
@@ -131,10 +131,13 @@ def scorer_name(making: Making, score: str) -> str:
 
 
 def _upstream_problems(
-    name: str, scorer: Scorer, before: Mapping[str, Scorer]
+    name: str, scorer: Scorer, before: Mapping[str, Scorer], names: Sequence[str]
 ) -> Iterator[Problem]:
+    earlier = names[: names.index(name)]
     missing = [other for other in scorer.upstream() or () if other not in before]
     for other in missing:
+        if other in earlier:  # its own problem is reported
+            continue
         text = f"there is no score '{other}' before it{suggestion(other, before)}"
         remedy = f"Use one of {', '.join(before)}" if before else "Add the scorers to combine"
         yield Problem(f"score.{name}", text, remedy)

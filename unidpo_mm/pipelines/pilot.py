@@ -34,8 +34,16 @@ class Pilot:
 
 
 def find_pilot(making: Making) -> tuple[Pilot | None, str]:
-    """Return the pilot of a recipe, and why there is none or it cannot be used."""
-    files = Files(making.recipe.directory / "pilot")
+    """Return the largest usable pilot of a recipe, and why there is none."""
+    reason = "there is no pilot yet"
+    for files in Files.pilots(making.recipe.directory):
+        pilot, reason = _pilot_of(files, making)
+        if pilot is not None:
+            return pilot, ""
+    return None, reason
+
+
+def _pilot_of(files: Files, making: Making) -> tuple[Pilot | None, str]:
     prompts = sum(1 for _ in _lines(files.prompts))
     if not prompts:
         return None, "there is no pilot yet"

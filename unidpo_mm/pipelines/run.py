@@ -77,7 +77,7 @@ def make(
     """
     share = share or Share.of_processes()
     recipe = making.recipe
-    files = Files(recipe.directory if pilot is None else recipe.directory / "pilot")
+    files = Files.of(recipe.directory, pilot)
     _create(files.directory)
     timing = Timing(files.timing, processes=share.count, saves=share.index == 0)
     with timing.stage("prompts", repeated=True) as watch:
