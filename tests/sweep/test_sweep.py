@@ -286,6 +286,9 @@ def test_recipe_runner_trains_and_evaluates(
     ]
     (directory / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run_and_show(directory / "sweep.yaml", directory / "out")
+    runs = (directory / "out" / "runs.csv").read_text().splitlines()
+    assert runs[0].startswith("seed,arm,")
+    assert len(runs) == 1 + 2 * 2
     table = (directory / "out" / "table.md").read_text()
     assert "| no w_qual |" in table
     assert "reward accuracy %" in table

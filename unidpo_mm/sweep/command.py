@@ -10,7 +10,7 @@ from ..errors import Problem, RecipeError
 from .plan import check_arms, read_sweep
 from .run import list_runs, run_sweep
 from .runner import Runner, load_runner
-from .table import as_markdown, as_table
+from .table import as_csv, as_markdown, as_table
 
 __all__ = ["run_and_show"]
 
@@ -26,7 +26,9 @@ def run_and_show(
     runner: Runner | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Run the unfinished runs of a sweep, print the table and write it to `OUTPUT/table.md`.
+    """Run the unfinished runs of a sweep and print the table.
+
+    It is also written to `OUTPUT/table.md`, and the metrics of every run to `OUTPUT/runs.csv`.
 
     Args:
         path: The sweep file.
@@ -56,9 +58,11 @@ def run_and_show(
         return  # only the first of several processes shows the table
     table = output / "table.md"
     table.write_text(as_markdown(results, runner.metrics), encoding="utf-8")
+    runs = output / "runs.csv"
+    runs.write_text(as_csv(list_runs(sweep, runner, output)), encoding="utf-8")
     title = f"{path.stem}: mean ± standard error over seeds {', '.join(map(str, sweep.seeds))}"
     console.print(as_table(results, runner.metrics, title=title))
-    console.print(f"Written: {table}")
+    console.print(f"Written: {table}, {runs}")
 
 
 def _parse_seeds(text: str) -> tuple[int, ...]:

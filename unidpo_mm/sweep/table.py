@@ -1,5 +1,7 @@
 """The results of a sweep as a table: mean and standard error over seeds."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from .run import Results
+from .run import Results, Run
 from .runner import Metric
 
-__all__ = ["as_markdown", "as_table"]
+__all__ = ["as_csv", "as_markdown", "as_table"]
 
 
 def as_table(results: Results, metrics: Mapping[str, Metric], *, title: str) -> Table:
@@ -30,6 +32,19 @@ def as_markdown(results: Results, metrics: Mapping[str, Metric]) -> str:
     titles, *rows = _rows(results, metrics)
     line = ["---", *("---:" for _ in titles[1:])]
     return "".join(f"| {' | '.join(row)} |\n" for row in (titles, line, *rows))
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """Return a line for each finished run: seed, arm and all its metrics, unrounded."""
+    finished = [run for run in runs if run.values]
+    names = list(dict.fromkeys(name for run in finished for name in run.values or ()))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["seed", "arm", *names])
+    for run in finished:
+        values = run.values or {}
+        writer.writerow([run.seed, run.arm, *(values.get(name, "") for name in names)])
+    return stream.getvalue()
 
 
 def _rows(results: Results, metrics: Mapping[str, Metric]) -> list[list[str]]:
