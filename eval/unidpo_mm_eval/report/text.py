@@ -46,7 +46,7 @@ def print_notes(console: Console, notes: Sequence[str], *, style: str = "") -> N
 
 def print_result(result: Result, console: Console) -> None:
     """Print every metric and the warnings."""
-    _print_title(result, console)
+    _print_title(result, console, of=result.name)
     table = Table(box=None)
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -82,6 +82,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     print_notes(console, summary.warnings, style="yellow")
 
 
-def _print_title(result: Result, console: Console) -> None:
+def _print_title(result: Result, console: Console, *, of: str = "") -> None:
     title = f"{result.title}, {result.protocol.title} ({result.protocol.label})"
-    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+    suffix = escape(f": {of}") if of else ""
+    console.print(f"[bold]{escape(title)}[/bold]{suffix}", soft_wrap=True)
