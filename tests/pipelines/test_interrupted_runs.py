@@ -133,9 +133,12 @@ def test_changed_settings_are_named(run: Callable[..., Made], tmp_path: Path) ->
     run(until="sample")
     with pytest.raises(DataError, match=r": sampling.top_k was 0 and is 5\. "):
         run("sample.top_k=5", until="sample")
-    run(until="sample", pilot=2)
-    with pytest.raises(DataError, match="another number of a pilot"):
-        run(until="sample", pilot=3)
+    for pilot in (2, 3):  # Each has a directory of its own
+        assert len(run(until="sample", pilot=pilot).files.prompts.read_text().splitlines()) == pilot
+    rows: list[dict[str, Any]] = [{"id": f"p{n}", "prompt": f"What is {n}?"} for n in (2, 1, 0)]
+    write_rows(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(DataError, match="other prompts or another order of them"):
+        run(until="sample")
 
 
 def test_a_batch_of_prompts_that_are_all_too_long(run: Callable[..., Made], tmp_path: Path) -> None:

@@ -182,9 +182,7 @@ class ResponseFile(TimedStore):
 
     noun = "response"
     resume, start_over = RESUME, START_OVER
-    hashes: Mapping[str, str] = {
-        "prompts": "other prompts, another order of them, or another number of a pilot"
-    }
+    hashes: Mapping[str, str] = {"prompts": "other prompts or another order of them"}
     unstable = frozenset({"n", "batch_size", "versions", "server"})
 
 
