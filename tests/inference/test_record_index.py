@@ -101,7 +101,7 @@ def test_records_are_read_when_they_are_used(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyError):
         store.done["x"]
     with pytest.raises(TypeError, match="does not support item assignment"):
-        store.done["x"] = {}  # type: ignore[index]
+        store.done["x"] = {}  # type: ignore[index] # read only
 
 
 def test_text_of_several_bytes_per_character_does_not_shift_positions(tmp_path: Path):
