@@ -6,7 +6,7 @@ import pytest
 from builders import row
 
 from unidpo_mm.config import ScoreOptions, SourceOptions
-from unidpo_mm.data.load import read_records
+from unidpo_mm.data.load import ReadOptions, read_records
 from unidpo_mm.data.scores import PairCounts, form_pairs, select_pairs
 from unidpo_mm.errors import DataError
 from unidpo_mm.records import Pair, Response
@@ -34,6 +34,21 @@ def test_equal_scores_and_missing_responses_form_no_pair(pairs: Any) -> None:
     assert form_pairs([Response("a", 2.0), Response("b", 2.0)], pairs) == []
     assert form_pairs([Response("a", None), Response("b", None)], pairs) == []
     assert form_pairs([], pairs) == []
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_responses_in_no_pair_are_read_only_if_that_is_asked_for(ranked: bool) -> None:
+    responses = [{"text": text, "score": n} for n, text in enumerate("abcd")]
+    records: list[Any] = [{"prompt": "?", "responses": responses}]
+    source = SourceOptions(path="data", scores=ScoreOptions(pairs="best_vs_worst"))
+    if not ranked:
+        records = [row("r", "?", tuple("abcd"), (0.0, 1.0, 2.0, 3.0), pairs=[Pair(3, 0)])]
+    (complete,) = read_records(records, source).rows
+    assert [response.text for response in complete.responses] == list("abcd")
+    assert complete.pairs == (Pair(3, 0),)
+    (used,) = read_records(records, source, ReadOptions(used_only=True)).rows
+    assert [response.text for response in used.responses] == ["a", "d"]
+    assert used.pairs == (Pair(1, 0),)
 
 
 def settled(policy: ScoreOptions, *scores: float | None) -> tuple[Any, PairCounts]:

@@ -161,7 +161,7 @@ def test_a_check_of_rows_on_disk_is_the_same_and_keeps_few_rows(
     files = DataFiles(sources=[source])
     expected = check_data(files)
     assert (expected.overlap.duplicates, expected.overlap.contradictions) == (1, 2)
-    on_disk(source, monkeypatch)
+    monkeypatch.setattr(row_store, "MAX_ROWS", 10)
     alive: list[weakref.ref[PreferenceRow]] = []
     numbers: list[int] = []
     get_row = row_file.RowFile.__getitem__

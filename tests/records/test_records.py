@@ -18,6 +18,7 @@ from unidpo_mm.errors import DataError, Problem, RecipeError
 from unidpo_mm.records import (
     EncodedGroup,
     GroupBatch,
+    Label,
     LossOutput,
     Media,
     MediaSlot,
@@ -178,6 +179,22 @@ def test_targets_are_the_chosen_responses(
     alone = row.for_responses()
     assert alone.responses == tuple(answers[number] for number in targets)
     assert alone.pairs == ()
+
+
+def test_responses_that_are_not_used_can_be_left_out() -> None:
+    answers = tuple(Response(text, float(score)) for score, text in enumerate("abcde"))
+    pairs = (Pair(4, 1, 0.5, "x"), Pair(3, 1))
+    row = make_row(responses=answers, pairs=pairs, labels=(Label(3, good=True),))
+    used = row.without_unused()
+    assert used.responses == (answers[1], answers[3], answers[4])
+    assert used.pairs == (Pair(2, 0, 0.5), Pair(1, 0))
+    assert used.pairs[0].row_id == "x"
+    assert used.labels == (Label(1, good=True),)
+    assert list(map(used.pair_id, used.pairs)) == list(map(row.pair_id, row.pairs))
+    single = make_row(responses=answers, pairs=(Pair(4, 1),)).without_unused()
+    assert [single.response_field(n) for n in (0, 1)] == ["responses[1]", "responses[4]"]
+    for unchanged in (used, make_row(), make_row(responses=answers, pairs=())):
+        assert unchanged.without_unused() is unchanged
 
 
 def test_rows_cannot_be_changed() -> None:

@@ -1,5 +1,6 @@
 """Steps of the trainer: comparison with `preference_step`, exact means, decreasing losses."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,23 @@ def logged(trainer: UniDPOTrainer, name: str = "loss") -> list[float]:
 
 
 # ---- the step by hand ----
+
+
+def test_responses_in_no_pair_cost_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    scores = (5.0, 3.0, 1.0, 2.0)
+    rows = [
+        row(f"r{n}", "?", [f"{n} {text}" for text in ("a", "a b", "c", "c d")], scores)
+        for n in range(2)
+    ]
+    all_responses = [dataclasses.replace(item, pairs=(Pair(0, 2),)) for item in rows]
+    two = [dataclasses.replace(r, responses=r.responses[::2], pairs=(Pair(0, 1),)) for r in rows]
+    seen = []
+    for name, data in (("all", all_responses), ("two", two)):
+        trainer = make_trainer(checkpoint("llama"), data, config(tmp_path / name, max_steps=2))
+        (item,) = trainer.get_train_dataloader()
+        trainer.train()
+        seen.append((item["counts"], logged(trainer)))
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

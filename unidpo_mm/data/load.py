@@ -66,6 +66,8 @@ class ReadOptions:
         private_downloads: Whether image URLs may lead to this machine or the local network.
         incomplete: Whether rows may lack responses, or scores from which pairs are formed, because
             they are added later.
+        used_only: Whether rows are read without the responses that are in no pair and have no
+            label, since no loss trains on them.
     """
 
     score_scale: Sequence[float] | None = None
@@ -73,6 +75,7 @@ class ReadOptions:
     max_pixels: int = MAX_PIXELS
     private_downloads: bool = False
     incomplete: bool = False
+    used_only: bool = False
 
 
 DEFAULTS = ReadOptions()
@@ -281,7 +284,7 @@ class SourceReader:
         options, name = self.options, self.source.source_name
         settings: list[Any] = [options.score_scale, options.max_pixels, options.private_downloads]
         settings += [options.needs_scores(name), self.path, self.prefix]
-        settings += ["incomplete"] if options.incomplete else []
+        settings += [name for name in ("incomplete", "used_only") if getattr(options, name)]
         return source_key(self.source, self.listing, settings)
 
     def read_record(self, where: str, record: Any) -> None:
@@ -290,7 +293,7 @@ class SourceReader:
             if isinstance(record, Problem):
                 raise DataError(record)
             if isinstance(record, PreferenceRow):
-                self.spool.append(self._with_reasoning(record))
+                self._append(self._with_reasoning(record))
             else:
                 self._parse(where, record)
         except DataError as error:
@@ -361,7 +364,10 @@ class SourceReader:
     def _select_pairs(self, row: PreferenceRow) -> None:
         selected = select_pairs(row, self.source.scores, self.report.pairs)
         if selected is not None:
-            self.spool.append(selected)
+            self._append(selected)
+
+    def _append(self, row: PreferenceRow) -> None:
+        self.spool.append(row.without_unused() if self.options.used_only else row)
 
 
 def duplicate_ids(rows: Sequence[PreferenceRow]) -> Iterator[Problem]:

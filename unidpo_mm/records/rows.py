@@ -297,6 +297,38 @@ class PreferenceRow:
         scores = [-math.inf if item.score is None else item.score for item in self.responses]
         return (scores.index(max(scores)),)
 
+    def without_unused(self) -> "PreferenceRow":
+        """Return the row without the responses that are in no pair and have no label.
+
+        Without pairs and labels, the row stays as it is.
+        """
+        used = {number for pair in self.pairs for number in (pair.chosen, pair.rejected)}
+        used |= {label.response for label in self.labels}
+        if len(used) in (0, len(self.responses)):
+            return self
+        numbers = {old: new for new, old in enumerate(sorted(used))}
+        return dataclasses.replace(
+            self,
+            responses=tuple(
+                dataclasses.replace(
+                    self.responses[number],
+                    field=self.response_field(number),
+                    score_field=self._score_name(number),
+                )
+                for number in numbers
+            ),
+            pairs=tuple(
+                dataclasses.replace(
+                    pair, chosen=numbers[pair.chosen], rejected=numbers[pair.rejected]
+                )
+                for pair in self.pairs
+            ),
+            labels=tuple(
+                dataclasses.replace(label, response=numbers[label.response])
+                for label in self.labels
+            ),
+        )
+
     def for_responses(self) -> "PreferenceRow":
         """Return the row with only its target responses, for losses with unit ``response``."""
         kept = tuple(self.responses[number] for number in self.targets())

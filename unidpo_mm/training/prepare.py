@@ -232,7 +232,7 @@ def _read(
     dataset: Any, name: str, args: UniDPOConfig, needs_scores: Callable[[str], bool]
 ) -> Loaded:
     """Read files, or convert a data set in memory; existing `PreferenceRow`s are kept."""
-    options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
+    options = _training_options(dataset, args, needs_scores)
     if isinstance(dataset, DataFiles):
         loaded = read_sources(dataset.sources, options)
     else:
@@ -240,6 +240,13 @@ def _read(
         loaded = read_records(() if dataset is None else dataset, source, options)
     loaded.problems += scale_problems(loaded.rows, args.score_scale, _scale_key(dataset))
     return loaded
+
+
+def _training_options(
+    dataset: Any, args: UniDPOConfig, needs_scores: Callable[[str], bool]
+) -> ReadOptions:
+    options = read_options(dataset, args)
+    return dataclasses.replace(options, needs_scores=needs_scores, used_only=True)
 
 
 def _memory_source(name: str, args: UniDPOConfig) -> SourceOptions:
@@ -257,7 +264,7 @@ def _stream(
     dataset: Any, args: UniDPOConfig, loss: ConfiguredLoss, needs_scores: Callable[[str], bool]
 ) -> tuple[Loaded, StreamPlan | None]:
     """Read the first rows of a data set that is streamed, and plan how the others are read."""
-    options = dataclasses.replace(read_options(dataset, args), needs_scores=needs_scores)
+    options = _training_options(dataset, args, needs_scores)
     loaded, plan = plan_stream(dataset, _memory_source("data", args), args, options, loss)
     loaded.problems += scale_problems(loaded.rows, args.score_scale, _scale_key(dataset))
     return loaded, plan
