@@ -16,7 +16,7 @@ from unidpo_mm.cli import main as cli
 from unidpo_mm.cli.summaries import first_line
 from unidpo_mm.config import Recipe
 from unidpo_mm.errors import RecipeError, UniDPOError
-from unidpo_mm.plugins import FAMILIES, LOSSES, plugin_names
+from unidpo_mm.plugins import FAMILIES, LOSSES, SCORERS, plugin_names
 
 COMMANDS = {
     "train": {"--dry-run", "--check", "--help"},
@@ -107,6 +107,26 @@ def test_list_formats():
     result = invoke("list", "formats")
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()
+
+
+def test_plugins_in_files_are_loaded_and_listed(tmp_path: Path):
+    lines = (
+        "from unidpo_mm.authoring import Scorer",
+        "class Last(Scorer):",
+        "    '''The last digit.\n    More.'''\n",
+    )
+    code = "\n".join(lines)
+    (tmp_path / "last.py").write_text(code + "SCORER = Last\n")
+    result = invoke("list", "scorers", str(tmp_path / "last.py"))
+    assert result.exit_code == 0, result.output
+    *others, own = result.stdout.splitlines()
+    assert own.split(maxsplit=1) == [str(tmp_path / "last.py"), "The last digit."]
+    assert [line.split()[0] for line in others] == list(plugin_names(SCORERS))
+    (tmp_path / "nothing.py").write_text(code)
+    for path in ("nothing.py", "missing.py"):
+        result = invoke("list", "scorers", str(tmp_path / path))
+        assert isinstance(result.exception, UniDPOError)
+        assert path in str(result.exception)
 
 
 def test_an_unknown_kind_is_refused_by_list():

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import make_image
+from support.response_candidates import score
 from support.stub_server import server
+from support.text_classifiers import reward_model_in
+from transformers import AutoTokenizer
 
 from unidpo_mm.data.images import MemoryImage
 from unidpo_mm.errors import UniDPOError
 from unidpo_mm.pipelines.scorer import Candidate, Fault, ScoringContext
+from unidpo_mm.pipelines.scorers.reward_model import RewardModel
 from unidpo_mm.pipelines.scorers.served_reward_model import ServedRewardModel
 from unidpo_mm.records import MediaSlot, Message, PreferenceRow, Response
 
@@ -57,6 +62,25 @@ def test_scores_are_the_logits_and_requests_have_images(tmp_path: Path) -> None:
         assert request["model"] == "org/reward"
         assert [turn["role"] for turn in request["messages"]] == ["user", "assistant"]
     assert sum("image_url" in json.dumps(request) for request in stub.requests) == 1
+
+
+def test_scores_are_those_of_the_same_model_in_this_process(tmp_path: Path) -> None:
+    model = reward_model_in(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+
+    def reply(request: dict[str, Any], _: int) -> bytes:
+        text = tokenizer.apply_chat_template(request["messages"], tokenize=False)
+        with torch.inference_mode():
+            logits = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits
+        return body(
+            logits.item() if request["use_activation"] is False else logits.sigmoid().item()
+        )
+
+    items = [candidate(n) for n in range(10)]
+    served, _ = scores(tmp_path, reply, items)
+    local = score(RewardModel(model=str(tmp_path), dtype="float32"), items, tmp_path)
+    assert served == pytest.approx(local, abs=1e-3)
+    assert max(local) - min(local) > 0.1
 
 
 def test_squashed_scores_end_the_run(tmp_path: Path) -> None:

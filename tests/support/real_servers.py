@@ -87,11 +87,11 @@ def _is_up(port: int) -> bool:
         return False
 
 
-def vllm_command(python: Path, model: Path, name: str) -> list[str]:
+def vllm_command(python: Path, model: Path, name: str, *options: str) -> list[str]:
     return [
         str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
         "--served-model-name", name, "--dtype", "float32", "--max-model-len", "512",
-        "--enforce-eager",
+        "--enforce-eager", *options,
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Tiny reward models for tests: classifiers and process reward models with their tokenizers."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,18 @@ def tokenizer_in(
     return tokenizer
 
 
-def reward_model_in(folder: Path, *, labels: int = 1, pad: bool = True, **tokenizer: Any) -> Any:
+def reward_model_in(
+    folder: Path,
+    *,
+    labels: int = 1,
+    pad: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    **tokenizer: Any,
+) -> Any:
     """Write a tiny classifier and return it."""
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
-    settings = tiny_text(tokenizer_in(folder, **tokenizer))
+    settings = {**tiny_text(tokenizer_in(folder, **tokenizer)), **(sizes or {})}
     if not pad:
         settings["pad_token_id"] = None
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-__all__ = ["first_line"]
+__all__ = ["first_line", "first_line_of_file"]
 
 
 def first_line(point: EntryPoint) -> str:
@@ -14,16 +14,18 @@ def first_line(point: EntryPoint) -> str:
     spec = _spec(point.module)
     if spec is None or not (spec.origin or "").endswith(".py"):
         return ""
+    return first_line_of_file(Path(str(spec.origin)), point.attr)
+
+
+def first_line_of_file(path: Path, name: str = "") -> str:
+    """Return the first line of the docstring of a function, class or else its file."""
     try:
-        tree = ast.parse(Path(str(spec.origin)).read_bytes())
+        tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""
-    functions = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == point.attr
-    ]
-    texts = [ast.get_docstring(node) for node in (*functions, tree)]
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    named = [node for node in tree.body if isinstance(node, kinds) and node.name == name]
+    texts = [ast.get_docstring(node) for node in (*named, tree)]
     lines = [text.strip().splitlines()[0] for text in texts if text and text.strip()]
     return lines[0] if lines else ""
 

@@ -9,11 +9,12 @@ The head is read from the files of the checkpoint, so that none of its code has 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..scorer import Candidate, Fault, Score, Scored, Scorer, ScoringContext
+from ..scorer import Candidate, Fault, Score, Scored, ScoringContext
+from ._local_model import LocalModelScorer
 
 if TYPE_CHECKING:
     from ._step_model import StepModel
@@ -30,47 +31,29 @@ AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 
 @dataclass(frozen=True)
-class ProcessReward(Scorer):
+class ProcessReward(LocalModelScorer):
     """The rewards of the steps of a solution, which blank lines separate, as one number.
 
     Images are not seen, and reasoning in tags is removed. All rewards and the index of the lowest
     one are part of the evidence. A solution that is too long is a fault, not cut.
 
     Attributes:
-        model: Directory of the model, or its name on the hub.
+        model, dtype, max_length: As in `LocalModelScorer`.
         aggregate: How the rewards of the steps become one number.
         system: System message, which replaces that of the prompt.
         mark: The token after each step.
-        dtype: Number format of the weights; ``auto`` keeps the saved one.
-        max_length: Maximum number of tokens of a conversation; `None` for that of the model.
     """
 
-    model: str
     aggregate: Literal["min", "mean", "product", "last"] = "min"
     system: str = SYSTEM
     mark: str = "<extra_0>"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    max_length: int | None = None
 
-    paths: ClassVar[frozenset[str]] = frozenset({"model"})
     scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if not self.mark.strip():
             raise ValueError("mark is empty")
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError("max_length must be at least 1")
-
-    def units(self, candidates: int, prompts: int) -> Mapping[str, int]:
-        """Return the number of forward passes."""
-        return {"forward passes": candidates}
-
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Return what identifies the scores: the weights instead of their place."""
-        from ._models import weights_of
-
-        settings = {"version": self.version, **asdict(self)}
-        return settings | {"model": weights_of(self.model) or self.model}
+        super().__post_init__()
 
     def start(self, context: ScoringContext) -> Callable[[Sequence[Candidate]], Sequence[Scored]]:
         """Load the model and return the function that scores."""

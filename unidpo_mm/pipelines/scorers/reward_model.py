@@ -1,11 +1,12 @@
 """Reward models with a classification head, which read the conversation as text."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..scorer import Candidate, Scored, Scorer, ScoringContext
+from ..scorer import Candidate, Scored, ScoringContext
+from ._local_model import LocalModelScorer
 
 if TYPE_CHECKING:
     from ._models import TextModel
@@ -14,47 +15,28 @@ __all__ = ["SCORER", "RewardModel"]
 
 
 @dataclass(frozen=True)
-class RewardModel(Scorer):
+class RewardModel(LocalModelScorer):
     """The reward of a sequence classifier of transformers with one label.
 
     The conversation is rendered with the chat template of the model's tokenizer. Images are not
     seen, reasoning is removed, and a conversation that is too long is a fault.
 
     Attributes:
-        model: Directory of the model, or its name on the hub.
+        model, dtype, max_length: As in `LocalModelScorer`.
         read: Output of the model that is the score: ``logits``, or ``score`` for models with code
             of their own, such as ArmoRM.
-        dtype: Number format of the weights; ``auto`` keeps the saved one.
         trust_remote_code: Whether code that comes with the checkpoint may run.
-        max_length: Maximum number of tokens of a conversation; `None` for that of the model.
         scale: Lowest and highest possible score; `None` for scores without limits, such as logits.
     """
 
-    model: str
     read: Literal["logits", "score"] = "logits"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     trust_remote_code: bool = False
-    max_length: int | None = None
     scale: tuple[float, float] | None = field(default=None, kw_only=True)  # type: ignore[misc] # a parameter
-
-    paths: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def __post_init__(self) -> None:
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale: the first number must be below the second")
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError("max_length must be at least 1")
-
-    def units(self, candidates: int, prompts: int) -> Mapping[str, int]:
-        """Return the number of forward passes."""
-        return {"forward passes": candidates}
-
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Return what identifies the scores: the weights instead of their place."""
-        from ._models import weights_of
-
-        settings = {"version": self.version, **asdict(self)}
-        return settings | {"model": weights_of(self.model) or self.model}
+        super().__post_init__()
 
     def start(self, context: ScoringContext) -> Callable[[Sequence[Candidate]], Sequence[Scored]]:
         """Load the model and return the function that scores."""
