@@ -119,8 +119,8 @@ def test_plugins_in_files_are_loaded_and_listed(tmp_path: Path):
     (tmp_path / "last.py").write_text(code + "SCORER = Last\n")
     result = invoke("list", "scorers", str(tmp_path / "last.py"))
     assert result.exit_code == 0, result.output
-    *others, own = result.stdout.splitlines()
-    assert own.split(maxsplit=1) == [str(tmp_path / "last.py"), "The last digit."]
+    *others, added = result.stdout.splitlines()
+    assert added.split(maxsplit=1) == [str(tmp_path / "last.py"), "The last digit."]
     assert [line.split()[0] for line in others] == list(plugin_names(SCORERS))
     (tmp_path / "nothing.py").write_text(code)
     for path in ("nothing.py", "missing.py"):

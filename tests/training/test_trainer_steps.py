@@ -35,13 +35,13 @@ def test_responses_in_no_pair_cost_nothing(checkpoint: Checkpoint, tmp_path: Pat
     ]
     all_responses = [dataclasses.replace(item, pairs=(Pair(0, 2),)) for item in rows]
     two = [dataclasses.replace(r, responses=r.responses[::2], pairs=(Pair(0, 1),)) for r in rows]
-    seen = []
+    results = []
     for name, data in (("all", all_responses), ("two", two)):
         trainer = make_trainer(checkpoint("llama"), data, config(tmp_path / name, max_steps=2))
         (item,) = trainer.get_train_dataloader()
         trainer.train()
-        seen.append((item["counts"], logged(trainer)))
-    assert seen[0] == seen[1]
+        results.append((item["counts"], logged(trainer)))
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What scorers with a model in this process share."""
+"""Base class of scorers with a model in this process."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
