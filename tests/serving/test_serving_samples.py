@@ -31,6 +31,7 @@ def test_vllm_gives_samples_whatever_the_settings_of_the_model(vllm: Path, tmp_p
     command = vllm_command(vllm, merged, "tuned")
     with real_servers.served(command, VLLM_ENVIRONMENT, tmp_path / "log") as url:
         client = ChatClient(url, "tuned")
+        assert client.kind() == "vllm"
         question = [{"role": "user", "content": "Count to 3, please."}]
         omitted = client.choices(question, temperature=0.8, n=N, seed=1, max_tokens=9)
         assert len({choice.text for choice in omitted.choices}) == 1  # the trap
@@ -44,7 +45,6 @@ def test_vllm_gives_samples_whatever_the_settings_of_the_model(vllm: Path, tmp_p
                 record = responses[f"p{number}#{k}"]
                 reply = client.chat(question, **fields, seed=record["seed"])
                 equal += reply.text == record["response"]
-    assert client.kind() == "vllm"
     assert fields["top_k"] == -1
     assert len({item["response"] for item in responses.values()}) > 0.9 * PROMPTS * N
     assert equal >= 0.9 * PROMPTS * N  # choice k has the seed of the request plus k
