@@ -161,14 +161,16 @@ def caption_pairs(canvas: Canvas, number: int, generator: random.Random) -> list
     absent = [kind for kind in KINDS if kind not in canvas.kinds]
     generator.shuffle(absent)
     first, *second = canvas.kinds
-    odd = number // 2 % 2  # halved, because images alternate between one and two objects
     if not second:
-        faults = [("added", [first, absent[0]]), ("wrong", absent[:1])]
-        faults.append(("repeated", [first, first]) if odd else ("wrong", absent[1:2]))
+        faults = [
+            ("added", [first, absent[0]]),
+            ("wrong", absent[:1]),
+            ("repeated", [first, first]),
+        ]
     else:
-        half_wrong = ("half wrong", [first, absent[0]])
-        faults = [("omitted", [first]), half_wrong]
-        faults.append(("half wrong", [*second, absent[0]]) if odd else ("omitted", second))
+        odd = number // 2 % 2  # halved, because images alternate between one and two objects
+        half_wrong = [*second, absent[0]] if odd else [first, absent[0]]
+        faults = [("omitted", [first]), ("omitted", second), ("half wrong", half_wrong)]
     return [pair_row(canvas, rejected, fault) for fault, rejected in faults]
 
 

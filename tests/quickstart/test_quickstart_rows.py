@@ -74,13 +74,13 @@ def several_pairs(count: int) -> list[dict[str, Any]]:
 def test_several_pairs_of_an_image_are_balanced_and_differ():
     rows = several_pairs(40)
     words = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
-    assert sum(d > 0 for d in words) == sum(d < 0 for d in words) == 30
+    assert sum(d > 0 for d in words) == sum(d < 0 for d in words) == 40
     assert Counter(map(fault, rows)) == {
         "added": 20,
-        "repeated": 10,
-        "omitted": 30,
-        "wrong": 30,
-        "half wrong": 30,
+        "repeated": 20,
+        "omitted": 40,
+        "wrong": 20,
+        "half wrong": 20,
     }
     assert len({(row["images"][0], row["rejected"]) for row in rows}) == len(rows)
     assert len({row["id"] for row in rows}) == len(rows)

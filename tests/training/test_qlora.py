@@ -90,6 +90,19 @@ def test_a_run_on_quantized_weights_resumes_exactly(
     assert left == right
 
 
+def test_evaluation_does_not_change_4_bit_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """On CPUs with bfloat16 units, bitsandbytes would convert them."""
+    trainer = trainer_of(checkpoint("llama"), tmp_path, "nf4", max_steps=1)
+    trainer.train()
+    weights = [m.base_layer.weight for m in trainer.model.modules() if hasattr(m, "base_layer")]
+    before = [(weight.clone(), weight.quant_state.absmax.clone()) for weight in weights]
+    assert len(before) == 14
+    trainer.evaluate(mixed_rows(images=False))
+    for weight, (packed, scales) in zip(weights, before, strict=True):
+        assert torch.equal(weight, packed)
+        assert torch.equal(weight.quant_state.absmax, scales)
+
+
 @pytest.mark.parametrize("name", ["nf4", "torchao"])
 def test_dora_on_quantized_weights_starts_at_its_reference(
     checkpoint: Checkpoint, tmp_path: Path, name: str

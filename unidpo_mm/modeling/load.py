@@ -237,6 +237,7 @@ def load_weights(
     if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
         text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
         raise _cannot_read(source, ValueError(text))
+    _keep_quantized_weights(model)
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
@@ -262,6 +263,17 @@ def _only_language_model(quantization: Any, source: ModelSource, family: Adapter
     parts = with_model_parts(family, empty).parts
     others = {p for part, names in parts.items() if part != LANGUAGE_MODEL for p in names}
     return {**quantization, setting: ["lm_head", *sorted(others)]}
+
+
+def _keep_quantized_weights(model: nn.Module) -> None:
+    """Keep the layout of 4-bit weights in evaluation.
+
+    On CPUs with bfloat16 units, bitsandbytes would otherwise convert them in the first evaluation,
+    with rounded scales, so that the same weights would give other numbers than before.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:
