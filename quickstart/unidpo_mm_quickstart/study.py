@@ -16,12 +16,12 @@ from unidpo_mm.config import Recipe, load_recipe
 from unidpo_mm.errors import Problem
 from unidpo_mm.number_format import fastest_dtype
 from unidpo_mm.sweep.runner import Metric
-from unidpo_mm.training.trainer import UniDPOTrainer
 
 from .assets import fetch_assets
 from .stages import dtype_overrides, train_quietly
 from .study_rows import HELD_OUT, write_study
 from .vlm import assemble_language_model
+from .wrong_labels import METRICS, figures_of, wrong_rows
 
 __all__ = ["StudyRunner", "StudyTuningRunner"]
 
@@ -51,6 +51,7 @@ class StudyRunner:
         "eval_math/logps/accuracies": Metric(title="math %", percent=True),
         "eval_rewards/accuracies": Metric(title="reward accuracy %", percent=True),
         "eval_logps/chosen_change": Metric(title="chosen log-prob change"),
+        **METRICS,
     }
     start_title = "before"
 
@@ -83,8 +84,11 @@ class StudyRunner:
         self, start: StudyStart, recipe: Path, overrides: Sequence[str], folder: Path
     ) -> Mapping[str, float]:
         """Train an arm, evaluate it, and return its metrics."""
-        trainer = _trained(start, recipe, overrides, folder)
-        values = trainer.evaluate()
+        loaded = _loaded(start, recipe, overrides, folder)
+        values = train_quietly(loaded).evaluate()
+        (pairs,) = loaded.data.sources
+        wrong = wrong_rows(Path(pairs.path), start.data / "clean.jsonl")
+        values |= figures_of(folder, wrong)
         return {name: values[name] for name in self.metrics if name in values}
 
 
@@ -94,11 +98,9 @@ class StudyTuningRunner(StudyRunner):
     split: ClassVar[str] = "validation"
 
 
-def _trained(
-    start: StudyStart, recipe: Path, overrides: Sequence[str], folder: Path
-) -> UniDPOTrainer:
+def _loaded(start: StudyStart, recipe: Path, overrides: Sequence[str], folder: Path) -> Recipe:
     held_out = f"{{path: {start.data / HELD_OUT}.jsonl, scores: {{scale: [0, 10]}}}}"
-    loaded = load_recipe(
+    return load_recipe(
         recipe,
         [
             f"model.name_or_path={start.model}",
@@ -111,4 +113,3 @@ def _trained(
             *(override.replace("$DATA", str(start.data)) for override in overrides),
         ],
     )
-    return train_quietly(loaded)

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
+from support.ledgers import write_ledger
 from unidpo_mm_quickstart.study import StudyRunner, StudyTuningRunner
 from unidpo_mm_quickstart.study_rows import CONDITIONS, HELD_OUT, UNSURE_MARGIN, write_study
+from unidpo_mm_quickstart.wrong_labels import figures_of, wrong_rows
 
 from unidpo_mm.config.shipped import shipped_recipe
+from unidpo_mm.ledger.tables import read_ledger
 from unidpo_mm.sweep.plan import read_sweep
 from unidpo_mm.sweep.runner import load_runner
 
@@ -58,6 +62,29 @@ def test_wrong_labels_are_the_same_with_and_without_informed_scores(
         assert all(rows[name] == clean[name] for name in untouched)
     assert flipped["informed"] == flipped["blind"]
     assert len(flipped["informed"]) == 160 * percent // 100
+
+
+def test_the_ledger_tells_what_wrong_labels_weighed(tmp_path: Path) -> None:
+    write_study(tmp_path, seed=0, split="validation")
+    right = tmp_path / "clean.jsonl"
+    wrong = wrong_rows(tmp_path / "flip20_informed.jsonl", right)
+    assert len(wrong) == 32
+    assert wrong_rows(right, right) == wrong_rows(tmp_path / "uniform.jsonl", right) == set()
+
+    write_ledger(tmp_path, [f"r{n}" for n in range(10)])
+    rows = {f"r{n}" for n in range(3)}
+    visits = read_ledger(tmp_path).visits.collect()
+    is_wrong = [name in rows for name in visits["row_id"]]
+    figures = figures_of(tmp_path, rows)
+    contribution = visits["contribution"] * visits["weight"]
+    of_wrong = sum(value for value, bad in zip(contribution, is_wrong, strict=True) if bad)
+    assert figures["wrong/contribution"] == pytest.approx(of_wrong / sum(contribution))
+    values = {bad: [] for bad in (True, False)}
+    for bad, value in zip(is_wrong, visits["w_perf"], strict=True):
+        values[bad].append(value)
+    expected = mean(values[True]) - mean(values[False])
+    assert figures["wrong/w_perf"] == pytest.approx(expected)
+    assert figures_of(tmp_path, set()) == {}
 
 
 def test_a_larger_share_of_wrong_labels_contains_the_smaller_one(files: dict[str, Rows]) -> None:

@@ -271,6 +271,7 @@ def _keep_quantized_weights(model: nn.Module) -> None:
     On CPUs with bfloat16 units, bitsandbytes would otherwise convert them in the first evaluation,
     with rounded scales, so that the same weights would give other numbers than before.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
