@@ -1,4 +1,4 @@
-"""What the weights did to pairs whose labels are wrong, from the ledger of a run of the study."""
+"""Weights and contributions of pairs with wrong labels, from the ledger of a run of the study."""
 
 import json
 from collections.abc import Mapping

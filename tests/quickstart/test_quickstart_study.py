@@ -1,14 +1,17 @@
 """The pairs of the study: what each condition changes, and that held-out pairs stay right."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
 from support.ledgers import write_ledger
-from unidpo_mm_quickstart.study import StudyRunner, StudyTuningRunner
+from unidpo_mm_quickstart.study import StudyTuningRunner
+from unidpo_mm_quickstart.study_images import FILES, StudyImagesRunner, write_conditions
 from unidpo_mm_quickstart.study_rows import CONDITIONS, HELD_OUT, UNSURE_MARGIN, write_study
+from unidpo_mm_quickstart.training_rows import DemoData, write_jsonl
 from unidpo_mm_quickstart.wrong_labels import figures_of, wrong_rows
 
 from unidpo_mm.config.shipped import shipped_recipe
@@ -87,6 +90,21 @@ def test_the_ledger_tells_what_wrong_labels_weighed(tmp_path: Path) -> None:
     assert figures_of(tmp_path, set()) == {}
 
 
+def test_wrong_labels_of_captions(tmp_path: Path) -> None:
+    data = DemoData(folder=tmp_path, train=(), test=())
+    rows = [{"id": f"r{n}", "chosen": f"{n} right", "rejected": f"{n} wrong"} for n in range(50)]
+    scored = [{**row, "score_chosen": 9.5, "score_rejected": 4.0} for row in rows]
+    write_jsonl(data.file("multimodal"), scored)
+    write_conditions(data, seed=0)
+    wrong = {name: wrong_rows(data.file(name), data.file("multimodal")) for name in FILES}
+    assert wrong["flip40_informed"] == wrong["flip40_blind"]
+    assert len(wrong["flip40_blind"]) == 20
+    for name, informed in FILES.items():
+        for row in read(data.file(name)).values():
+            unsure = informed and row["id"] in wrong[name]
+            assert margin(row) == pytest.approx(UNSURE_MARGIN if unsure else 5.5)
+
+
 def test_a_larger_share_of_wrong_labels_contains_the_smaller_one(files: dict[str, Rows]) -> None:
     clean = files["clean"]
     smaller, larger = (
@@ -127,12 +145,21 @@ def test_another_seed_has_other_pairs_and_the_same_seed_the_same(tmp_path: Path)
         assert a == b != c
 
 
-def test_the_sweeps_of_the_study_use_its_runners_and_conditions() -> None:
-    tuning = read_sweep(shipped_recipe("studies/text_tuning.yaml"))
-    assert isinstance(load_runner(tuning.runner), StudyTuningRunner)
-    assert isinstance(load_runner("study"), StudyRunner)
-    assert len(tuning.arms) == 48
-    assert tuning.seeds == (100, 101, 102)
-    for overrides in tuning.arms.values():
+@pytest.mark.parametrize(
+    ("name", "runner", "files", "arms"),
+    [
+        ("text_tuning", StudyTuningRunner, CONDITIONS, 48),
+        ("text_tuning_rate", StudyTuningRunner, CONDITIONS, 12),
+        ("images", StudyImagesRunner, ("multimodal", *FILES), 18),
+    ],
+)
+def test_the_sweeps_of_the_study_use_its_runners_and_conditions(
+    name: str, runner: type, files: Sequence[str], arms: int
+) -> None:
+    sweep = read_sweep(shipped_recipe(f"studies/{name}.yaml"))
+    assert type(load_runner(sweep.runner)) is runner
+    assert len(sweep.arms) == arms
+    assert len(sweep.seeds) >= 3
+    for overrides in sweep.arms.values():
         (data,) = (item for item in overrides if item.startswith("data.sources="))
-        assert data.split("$DATA/")[1].split(".jsonl")[0] in CONDITIONS
+        assert data.split("$DATA/")[1].split(".jsonl")[0] in files
