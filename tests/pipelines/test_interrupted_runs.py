@@ -203,3 +203,14 @@ def test_options_without_effect(run: Callable[..., Made], tmp_path: Path) -> Non
     end = run_command("data", "make", recipe, "--share", "1/2", "--until", "prompts")
     assert end.exit_code == 0, end.output
     assert "Stage 'prompts' is finished" in end.output
+
+
+def test_a_column_that_holds_no_right_answers_can_be_ignored(
+    run: Callable[..., Made], tmp_path: Path
+) -> None:
+    rows = [{"id": "p0", "prompt": "What is it?", "answer": {"a": 1}}]
+    write_rows(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(DataError, match="right answer is a dict.* set prompts.gold to false"):
+        run(until="prompts")
+    run("prompts.gold=false", until="prompts")
+    assert "gold" not in (tmp_path / "made/prompts.jsonl").read_text()

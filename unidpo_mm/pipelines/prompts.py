@@ -192,6 +192,8 @@ def _golds(section: PromptsSection, loaded: Loaded) -> tuple[dict[str, str], lis
     """Return the right answers by the places of their rows, and their problems."""
     golds: dict[str, str] = {}
     problems: list[Problem] = []
+    if section.gold is False:
+        return golds, problems
     for source, report in zip(section.sources, loaded.reports, strict=True):
         columns = [section.gold] if section.gold else _unread(report.unread)
         if not columns:
@@ -206,7 +208,7 @@ def _golds(section: PromptsSection, loaded: Loaded) -> tuple[dict[str, str], lis
             text = _text(value)
             if text is None:
                 problem = f"the right answer is a {type(value).__name__}"
-                remedy = "Write it as text or as a number"
+                remedy = "Write it as text or as a number, or set prompts.gold to false"
                 problems.append(Problem(f"{where}, field '{columns[0]}'", problem, remedy))
             else:
                 golds[where] = text

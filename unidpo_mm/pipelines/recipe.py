@@ -95,9 +95,9 @@ class PromptsSection(Section):
     sources: Annotated[tuple[SourceOptions, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     """Data sets with the prompts, in any format of training data, or with prompts only. Their
     responses are used if `sample.responses` says so."""
-    gold: Name | None = None
+    gold: Name | Literal[False] | None = None
     """Column with the right answer to the prompt, for scorers; null: `answer`, `solution`, `gold`
-    or `ground_truth`, if the format does not read it. No model sees it."""
+    or `ground_truth`, if the format does not read it; false: none. No model sees it."""
     images: ImagesSection = ImagesSection()
     """Limits on images and videos."""
     part: Part | None = None
