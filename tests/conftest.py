@@ -77,6 +77,17 @@ def freeze_long_lived_objects() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Import what forked runs need, and give the runs of a file a cache of their own."""
+    from support.forked_runs import preload
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIDPO_MM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        preload()
+        yield
+
+
 def pytest_report_header() -> str:
     """Return the versions of the libraries, which `make test-compat` replaces by others."""
     names = ("torch", "transformers", "peft", "accelerate")

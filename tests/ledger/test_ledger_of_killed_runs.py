@@ -1,25 +1,20 @@
 """The ledger of runs that are killed and resumed, in one and in two processes."""
 
 import functools
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forked_runs import Kill, preload, train
+from support.forked_runs import Kill, train
 from support.runs import ledger_lines, write_run
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 Checkpoint = Callable[[str], Path]
 
 RUN = ("train.save_steps=2", "train.max_steps=5", "train.eval_strategy=no")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["UNIDPO_MM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    preload()
 
 
 def start(folder: Path, model: Path, kill: Kill | None = None, *, processes: int = 1) -> list[int]:

@@ -210,7 +210,7 @@ def test_a_column_that_holds_no_right_answers_can_be_ignored(
 ) -> None:
     rows = [{"id": "p0", "prompt": "What is it?", "answer": {"a": 1}}]
     write_rows(tmp_path / "questions.jsonl", rows)
-    with pytest.raises(DataError, match="right answer is a dict.* set prompts.gold to false"):
+    with pytest.raises(DataError, match=r"right answer is a dict.* set prompts\.gold to false"):
         run(until="prompts")
     run("prompts.gold=false", until="prompts")
     assert "gold" not in (tmp_path / "made/prompts.jsonl").read_text()

@@ -11,8 +11,10 @@ import pytest
 import yaml
 from builders import make_image
 from support.commands import run_command
-from support.forked_runs import Kill, launch, preload
+from support.forked_runs import Kill, launch
 from support.small_benchmarks import varied_checkpoint
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 FILES = (
     "prompts.jsonl",
@@ -27,12 +29,6 @@ SCORES: dict[str, Any] = {
     "agree": {"scorer": "agreement", "answer": "text"},
     "total": {"scorer": "combine", "use": {"brief": 1.0, "agree": 1.0}},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["UNIDPO_MM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    preload()
 
 
 @pytest.fixture(scope="module")

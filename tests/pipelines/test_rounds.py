@@ -1,7 +1,6 @@
 """Rounds of sampling, scoring and training: kills, references, prompts, replayed rows."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from support.commands import run_command
-from support.forked_runs import Kill, launch, preload
+from support.forked_runs import Kill, launch
 from support.small_benchmarks import varied_checkpoint
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["UNIDPO_MM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    preload()
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,6 @@ class ProcessReward(LocalModelScorer):
     one are part of the evidence. A solution that is too long is a fault, not cut.
 
     Attributes:
-        model, dtype, max_length: As in `LocalModelScorer`.
         aggregate: How the rewards of the steps become one number.
         system: System message, which replaces that of the prompt.
         mark: The token after each step.

@@ -22,7 +22,6 @@ class RewardModel(LocalModelScorer):
     seen, reasoning is removed, and a conversation that is too long is a fault.
 
     Attributes:
-        model, dtype, max_length: As in `LocalModelScorer`.
         read: Output of the model that is the score: ``logits``, or ``score`` for models with code
             of their own, such as ArmoRM.
         trust_remote_code: Whether code that comes with the checkpoint may run.
