@@ -57,7 +57,7 @@ class StudyImagesRunner(DemoRunner):
 
 
 def write_conditions(data: DemoData, *, seed: int) -> None:
-    """Write the pairs of captions with wrong labels beside those with right ones.
+    """Write the pairs of captions with wrong labels next to those with right ones.
 
     Args:
         data: The data of the quick-start.

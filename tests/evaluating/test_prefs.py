@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unidpo_mm_eval.results.result import read_result
 
 from unidpo_mm.config import SourceOptions
 from unidpo_mm.data.load import load_rows
+from unidpo_mm.errors import ModelError
 
 ANSWERS = ("The answer is 7.", "Eight", "A red square!", "Hello, world! " * 4, "two circle", "12")
 
@@ -138,6 +140,19 @@ def test_rewards_are_measured_against_a_reference(pairs: Path, tmp_path: Path) -
         assert "chosen_fell_rate" in result.metrics
     refused = run("prefs", base, "--data", pairs, "--output", tmp_path, "--reference", "lora_off")
     assert "base has no LoRA adapter to disable" in text_of(refused)
+
+
+@pytest.mark.parametrize("role", ["model", "reference"])
+def test_a_model_that_sees_later_tokens_is_refused(pairs: Path, tmp_path: Path, role: str) -> None:
+    causal = varied_checkpoint(tmp_path / "llava", "llava")
+    other = shutil.copytree(causal, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["is_causal"] = False
+    (other / "config.json").write_text(json.dumps(config))
+    words = [other] if role == "model" else [causal, "--reference", other]
+    done = run("prefs", *words, "--data", pairs, "--output", tmp_path / "out")
+    assert isinstance(done.exception, ModelError)
+    assert "its tokens also attend to later ones" in text_of(done)
 
 
 def test_two_checkpoints_are_compared_and_a_run_resumes(pairs: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import torch
 from builders import logp_model_of, mixed_rows, tiny_checkpoint
 
 from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.conformance.log_probs import ROUNDING_FLOOR, check_log_probs, rounding_of_logits
 from unidpo_mm.errors import ModelError
 from unidpo_mm.kernels.packing import enable_packing
 from unidpo_mm.modeling import logp_model
 from unidpo_mm.modeling.load import LoadedModel, ModelSource, load_model
 from unidpo_mm.training import layout_trial
-from unidpo_mm.training.layout_trial import ROUNDING_FLOOR, LayoutTrial, rounding_of_logits
-from unidpo_mm.training.startup_checks import check_logp_model
+from unidpo_mm.training.layout_trial import LayoutTrial
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
 def trial(loaded: LoadedModel, *, together: bool = False) -> LayoutTrial:
     model = logp_model_of(loaded)
     dtype = next(model.parameters()).dtype
-    rounding = rounding_of_logits(check_logp_model(model, loaded.adapter, "cpu"), dtype)
+    rounding = rounding_of_logits(check_log_probs(model, loaded.adapter, "cpu"), dtype)
     rows = mixed_rows(images=True)
     return LayoutTrial(
         model, loaded.adapter, rows, "cpu", dtype=dtype, rounding=rounding, together=together

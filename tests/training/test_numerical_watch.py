@@ -89,6 +89,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_row_is_reported(
     )
 
 
+def test_weights_that_were_never_finite_are_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    trainer = build(checkpoint, tmp_path / "out")
+    name = next(name for name, _ in trainer.model.named_parameters() if "projector" in name)
+    with torch.no_grad():
+        trainer.model.get_parameter(name).fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match=r"weights are infinite or NaN: .*projector") as caught:
+        trainer.train()
+    assert "Restore the checkpoint" in str(caught.value)
+
+
 def test_steps_that_are_not_finite_can_be_skipped(checkpoint: Checkpoint, tmp_path: Path) -> None:
     trainer = build(checkpoint, tmp_path / "out", on_nonfinite="skip")
     assert trainer.train().global_step == 6

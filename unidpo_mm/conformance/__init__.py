@@ -6,7 +6,16 @@ with those of the model's own processor and forward pass, and another image has 
 """
 
 from .checks import CHECKS, Check, conformance_problems
+from .log_probs import check_log_probs, rounding_of_logits
 from .start import check_untested_type
 from .subject import Subject
 
-__all__ = ["CHECKS", "Check", "Subject", "check_untested_type", "conformance_problems"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Subject",
+    "check_log_probs",
+    "check_untested_type",
+    "conformance_problems",
+    "rounding_of_logits",
+]

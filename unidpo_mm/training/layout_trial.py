@@ -30,16 +30,12 @@ __all__ = [
     "LayoutTrial",
     "choose_layout",
     "free_memory",
-    "rounding_of_logits",
     "sample_rows",
     "token_count",
 ]
 
 EXACT = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Maximum difference between layouts in formats in which every token has to agree."""
-
-ROUNDING_FLOOR = 0.02
-"""Minimum tolerance in half precision, for logits that are nearly zero."""
 
 NOISE_FACTOR = 3.0
 """How much larger than between two batchings of plain rows a difference may be."""
@@ -219,19 +215,6 @@ def _too_large(error: torch.OutOfMemoryError) -> ModelError:
     problem = f"a row of the run does not fit in memory when layouts are compared ({error})"
     remedy = "Lower data.max_length or the image size, shard the model, or free memory"
     return ModelError(Problem("model.layout", problem, remedy))
-
-
-def rounding_of_logits(largest: Tensor, dtype: torch.dtype) -> float:
-    """Return by how much rounding of the logits may change a log-prob in half precision.
-
-    The spacing of numbers grows with them: bfloat16 numbers from 64 to 128 are 0.5 apart, and a
-    different order of summation may round a logit to its neighbor.
-
-    Args:
-        largest: The largest absolute logit at each position.
-        dtype: The number format of the logits.
-    """
-    return max(ROUNDING_FLOOR, torch.finfo(dtype).eps * float(largest.float().median()))
 
 
 def token_count(group: EncodedGroup) -> int:

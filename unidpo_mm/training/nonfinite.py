@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config.loss_aliases import resolve_loss
+from ..conformance.log_probs import RESTORE, weights_not_finite
 from ..distributed import barrier, gather_objects
 from ..errors import Problem, counted
 from ..kernels.packing import PREFIX
@@ -78,6 +79,8 @@ def handle_non_finite(trainer: SavingTrainer) -> None:
             f"Replay the step with 'unidpo-mm replay {folder}', fix or remove the row, lower the "
             f"learning rate, or set {option} to skip"
         )
+        if lost := weights_not_finite(trainer.model_wrapped):
+            problem, remedy = f"{problem}; {lost}", RESTORE
         raise NonFiniteError(Problem(where, problem, remedy))
     watch.skipped += 1
     watch.consecutive_skips += 1

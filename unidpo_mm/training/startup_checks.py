@@ -1,8 +1,7 @@
 """Check before training that log-probs are correct, and the same in every layout.
 
-`LogpModel` applies the output head to the hidden states of the base model. A model that does
-something else in between, such as another layer or a scale, would silently train on wrong numbers.
-So the log-probs of one short row are first compared with the model's logits.
+The log-probs of one short row are first compared with the logits of the model, see
+`conformance/log_probs.py`.
 
 Packed rows contain several responses, which must not see each other. A model with a recurrent
 state, or whose attention ignores the mask, would mix them. So a few rows of the run are computed in
@@ -24,31 +23,23 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter
 from ..config.python import UniDPOConfig
-from ..conformance import check_untested_type
+from ..conformance import check_log_probs, check_untested_type, rounding_of_logits
 from ..data.collate import collate
 from ..data.row_table import columns_of
-from ..errors import DataError, ModelError, Problem
 from ..losses.weights import quality_weight
-from ..modeling.logp_model import compute_logps, compute_own_logps, evaluating
+from ..modeling.logp_model import compute_logps, evaluating
 from ..modeling.parts import compute_dtype
 from ..modeling.references.cached import CachedReference
 from ..modeling.shared_layers import SharedLayers, shared_layers
-from ..records import Layout, Message, Pair, PreferenceRow, Response
+from ..records import Layout, PreferenceRow
 from .configured_loss import ConfiguredLoss
-from .layout_trial import choose_layout, rounding_of_logits, sample_rows
+from .layout_trial import choose_layout, sample_rows
 from .run_parts import LayoutChoice, RunParts
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["check_logp_model", "check_start", "layers_to_share", "score_warnings"]
-
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Maximum difference between a token's log-prob and that computed from the model's logits."""
-
-ROUNDED_QUANTILE = 0.75
-"""The quantile of the differences in half precision, which rounds the logits themselves."""
+__all__ = ["check_start", "layers_to_share", "score_warnings"]
 
 SEPARATE = "layers without trained weights run twice, for policy and reference: results differ"
 
@@ -89,7 +80,7 @@ def check_start(
         if prepared is None and (args.bf16 or args.fp16):
             stack.enter_context(torch.autocast(kind, dtype=dtype))
         model = parts.logp_model if prepared is None else prepared
-        largest = check_logp_model(model, parts.adapter, device, rows)
+        largest = check_log_probs(model, parts.adapter, device, rows)
         if prepared is None:
             check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
         return choose_layout(
@@ -137,66 +128,6 @@ def layers_to_share(
         return layers
     logger.warning(SEPARATE)
     return None
-
-
-@torch.no_grad()
-def check_logp_model(
-    model: nn.Module,
-    adapter: Adapter,
-    device: torch.device | str,
-    rows: Sequence[PreferenceRow] = (),
-) -> Tensor:
-    """Compare the log-probs of a short row with the logits; if it is invalid, use `rows[0]`.
-
-    Args:
-        model: A `LogpModel`, or what accelerate prepared of it.
-        adapter: Encodes the row.
-        device: The device of the model.
-        rows: The rows of the run.
-
-    Returns:
-        The largest absolute logit at each position.
-
-    Raises:
-        ModelError: If they differ by more than rounding errors.
-    """
-    try:
-        group = adapter.encode(_short_row())
-    except DataError:  # too long for max_length, or the chat template refuses it
-        if not rows:
-            raise
-        group = adapter.encode(rows[0])
-    batch = collate([group], pad_token_id=adapter.pad_token_id).to(device)
-    with evaluating(model):
-        logps = compute_logps(model, adapter, batch).float()
-        expected, largest = compute_own_logps(model, adapter, batch)
-    differences = (logps - expected).abs()
-    dtype = largest.dtype
-    exact = dtype in TOLERANCE or not bool(torch.isfinite(differences).all())
-    difference = float(differences.max() if exact else differences.quantile(ROUNDED_QUANTILE))
-    if not difference <= (TOLERANCE.get(dtype) or 2 * rounding_of_logits(largest, dtype)):
-        raise ModelError(
-            Problem(
-                type(getattr(model, "module", model).model).__name__,
-                "the model changes hidden states or logits between decoder and LM head, so "
-                f"log-probs computed from the hidden states differ by {difference:.3g}",
-                "Choose another model, or report the problem",
-            )
-        )
-    return largest
-
-
-def _short_row() -> PreferenceRow:
-    return PreferenceRow(
-        id="check",
-        domain="text",
-        source="check",
-        where="check",
-        messages=(Message("user", ("How are you?",)),),
-        responses=(Response("Fine, thank you.", 1.0), Response("No.", 0.0)),
-        pairs=(Pair(0, 1),),
-        raw=True,
-    )
 
 
 def score_warnings(

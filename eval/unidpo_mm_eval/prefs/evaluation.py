@@ -147,7 +147,9 @@ def evaluate_pairs(
     """
     state, variables, total = processes(), dict(chat_template_kwargs or {}), len(pairs.rows)
     rendered = prompt_style(loaded.processor, style)
-    model = PairModel.build(loaded, style=rendered, reference=reference, variables=variables)
+    model = PairModel.build(
+        loaded, style=rendered, reference=reference, variables=variables, rows=pairs.rows
+    )
     baseline = reference or NONE
     if isinstance(baseline, LoadedCheckpoint):
         baseline = baseline.checkpoint.weights

@@ -1,5 +1,6 @@
 """Log-probs of both responses of every pair, under a model and optionally a reference."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from unidpo_mm.adapter import Adapter, AdapterOptions
+from unidpo_mm.conformance import check_log_probs, check_untested_type
 from unidpo_mm.data.collate import collate
 from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.inference.checkpoint import LoadedCheckpoint
@@ -46,8 +48,20 @@ class PairModel:
         style: Style,
         reference: LoadedCheckpoint | str | None,
         variables: Mapping[str, Any],
+        rows: Sequence[PreferenceRow] = (),
     ) -> "PairModel":
-        """Build the model from a checkpoint."""
+        """Build the model from a checkpoint, and check that its log-probs are right.
+
+        Args:
+            loaded: The checkpoint.
+            style: How prompts are rendered.
+            reference: The baseline of rewards: another checkpoint, ``lora_off``, or `None`.
+            variables: Variables of the chat template.
+            rows: The rows, of which the first is checked if the model refuses a short text.
+
+        Raises:
+            ModelError: If they are not, or the reference has another vocabulary.
+        """
         options = AdapterOptions(prompt_style=style, chat_template_kwargs=variables)
         adapter = loaded.adapter(options)
         model = LogpModel(loaded.model).eval()
@@ -56,9 +70,12 @@ class PairModel:
         if isinstance(reference, LoadedCheckpoint):
             _check_vocabulary(loaded, reference)
             packs = packs and enable_packing(unwrap_peft(reference.model)) is None
-            baseline = _OtherModel(LogpModel(reference.model).eval(), adapter)
+            other = LogpModel(reference.model).eval()
+            _check(other, reference, adapter, rows)
+            baseline = _OtherModel(other, adapter)
         elif reference is not None:
             baseline = LoraOff(model, adapter)
+        _check(model, loaded, adapter, rows)
         return cls(model, adapter, "packed" if packs else "plain", baseline, loaded.device)
 
     @torch.no_grad()
@@ -79,6 +96,14 @@ class PairModel:
             return policy, None
         token_logps = self.reference.token_logps(self.model, batch)
         return policy, sequence_logps(token_logps, batch.targets)
+
+
+def _check(
+    model: LogpModel, loaded: LoadedCheckpoint, adapter: Adapter, rows: Sequence[PreferenceRow]
+) -> None:
+    with contextlib.suppress(DataError):  # the problem of a row is reported with this row
+        check_log_probs(model, adapter, loaded.device, rows)
+    check_untested_type(model, loaded.family, adapter, loaded.device)
 
 
 def _check_vocabulary(loaded: LoadedCheckpoint, reference: LoadedCheckpoint) -> None:
