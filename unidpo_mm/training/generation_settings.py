@@ -1,8 +1,8 @@
 """The generation settings that a trained model is saved with.
 
-Many models have settings of sampling, such as a temperature, in a `generation_config.json` that does
-not turn sampling on. transformers saves such settings if they are those of the loaded file, and
-raises an error if anything changed. The trainer changes them: it sets the special tokens of the
+Many models have settings of sampling, such as a temperature, in a `generation_config.json` that
+does not turn sampling on. transformers saves such settings if they are those of the loaded file,
+and raises an error if anything changed. The trainer changes them: it sets the special tokens of the
 tokenizer. Without this module, all work would be lost at the first save.
 """
 
