@@ -85,10 +85,9 @@ def _processes_audio(config: Any) -> bool:
     Its audio processor would be missing in every checkpoint, and its audio tower would count as a
     part of the language model. The core decides about models with images.
     """
-    from unidpo_mm.modeling.families import has_vision
-
-    audio = any(getattr(config, name, None) is not None for name in AUDIO_SETTINGS)
-    return audio and not has_vision(config)
+    if getattr(config, "vision_config", None) is not None:
+        return False
+    return any(getattr(config, name, None) is not None for name in AUDIO_SETTINGS)
 
 
 def _serves(config: Any) -> bool:
