@@ -15,6 +15,7 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
+from .adapter_base import check_base_type
 from .checkpoint_names import adapter_with_model_names
 from .families import family_for
 from .model_parts import with_model_parts
@@ -130,15 +131,22 @@ def load_model(
 
 
 def load_config(source: ModelSource) -> Any:
-    """Return the configuration of a checkpoint, or of the base model of a LoRA adapter."""
+    """Return the configuration of a checkpoint, or of the base model of a LoRA adapter.
+
+    Raises:
+        ModelError: If it cannot be read, or the adapter was trained on a model of another type.
+    """
     from transformers import AutoConfig
 
+    name = source.model_name
     try:
-        return AutoConfig.from_pretrained(
-            source.model_name, trust_remote_code=source.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(name, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_read(source, error) from error
+    if is_adapter_directory(source.name_or_path):
+        key = source.base_key
+        check_base_type(source.name_or_path, name, config.model_type, key=key)
+    return config
 
 
 def load_adapter(
