@@ -71,12 +71,12 @@ def _types_of_class(settings: dict[str, Any]) -> Sequence[str]:
 
 def _types_of_processor(directory: str, base: str) -> Sequence[str]:
     """Return the types with the processor of an adapter, if that of the base model is another."""
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto import processing_auto
 
     saved, of_base = _processor_classes(directory), _processor_classes(base)
     if not of_base or saved & of_base:
         return ()
-    classes = dict(PROCESSOR_MAPPING_NAMES)
+    classes = dict(getattr(processing_auto, "PROCESSOR_MAPPING_NAMES", {}))
     return sorted(model_type for model_type, name in classes.items() if name in saved)
 
 
