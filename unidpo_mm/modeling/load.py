@@ -234,6 +234,8 @@ def load_weights(
         # one line per product of 8-bit weights, about a conversion that is always made
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
+    allows_mismatch = bool(kwargs.get("ignore_mismatched_sizes"))
+    kwargs["ignore_mismatched_sizes"] = True  # the error of transformers names no tensor
     model: nn.Module
     try:
         model, report = auto_class.from_pretrained(source.model_name, **kwargs)
@@ -241,6 +243,8 @@ def load_weights(
         raise
     except (*UNREADABLE, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
+    if not allows_mismatch and (text := _mismatch(report)):
+        raise _cannot_read(source, ValueError(text))
     parameters = dict(model.named_parameters())  # buffers may be computed
     if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
         text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
@@ -249,6 +253,17 @@ def load_weights(
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
+
+
+def _mismatch(report: Mapping[str, Any]) -> str:
+    """Return which tensors of a checkpoint have a wrong shape, or an empty string."""
+    if not report["mismatched_keys"]:
+        return ""
+    mismatched = sorted(report["mismatched_keys"])
+    name, in_file, in_model = mismatched[0]
+    text = counted(len(mismatched), "tensor has", "tensors have")
+    shapes = f"{list(in_file)} in the file and {list(in_model)} in the model"
+    return f"{text} another shape than the configuration says, such as {name}: {shapes}"
 
 
 def _only_language_model(quantization: Any, source: ModelSource, family: AdapterFamily) -> Any:
@@ -330,10 +345,16 @@ def reload_weights(model: Any, folder: str | Path) -> None:
     source = ModelSource(name_or_path=str(folder))
     try:
         saved, report = type(model).from_pretrained(
-            folder, config=model.config, dtype=torch.float32, output_loading_info=True
+            folder,
+            config=model.config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the error of transformers names no tensor
         )
     except UNREADABLE as error:
         raise _cannot_read(source, error) from error
+    if text := _mismatch(report):
+        raise _cannot_read(source, ValueError(text))
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())
