@@ -71,6 +71,7 @@ class ImageTraits:
         dropped: Tensors that the processor returns and the model does not take.
         rounds_pixels: Whether the tower rounds pixels to the number format of the computation
             before anything else, so that batches may contain them in that format.
+        replaces_image_token: Whether the model needs no embedding for its image token.
         video: The properties for videos; `None` if they are not supported.
         tower: (kind, tensors) -> what the tower computes from sizes; `None` if it needs nothing.
     """
@@ -83,6 +84,7 @@ class ImageTraits:
     unit_key: str | None = None
     dropped: frozenset[str] = frozenset()
     rounds_pixels: bool = True
+    replaces_image_token: bool = False
     video: VideoTraits | None = None
     tower: Callable[[MediaKind, Mapping[str, Tensor]], EncoderInputs] | None = None
 
@@ -93,7 +95,10 @@ class ImageAdapter(BaseAdapter):
     def __init__(
         self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
-        super().__init__(processor, options, ModelLimits.of(config))
+        limits = ModelLimits.of(config)
+        if traits.replaces_image_token and (token := feature_token_id(config)) is not None:
+            limits = dataclasses.replace(limits, replaced=frozenset({token}))
+        super().__init__(processor, options, limits)
         self.traits, self.model_type = traits, str(config.model_type)
         self.placeholders = {"image": traits.placeholder}
         if traits.video is not None:

@@ -37,7 +37,7 @@ class TypeTraits:
         dropped: Tensors that the processor returns and the model does not take.
         videos: Whether videos are supported, whose frames are images for the model.
         videos_with_images: Whether a row may contain both images and videos.
-        rounds_pixels: See `ImageTraits`.
+        rounds_pixels, replaces_image_token: See `ImageTraits`.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -54,6 +54,7 @@ class TypeTraits:
     videos: bool = False
     videos_with_images: bool = True
     rounds_pixels: bool = True
+    replaces_image_token: bool = False
 
 
 TILED = TypeTraits(unit_key="pixel_values", sizing=TILES)
@@ -70,7 +71,9 @@ MINICPM = TypeTraits(
 
 TYPES: Mapping[str, TypeTraits] = {
     "internvl": dataclasses.replace(TILED, videos=True),
-    "gemma3": TypeTraits(token_types="token_type_ids", unit_key="pixel_values"),
+    "gemma3": TypeTraits(
+        token_types="token_type_ids", unit_key="pixel_values", replaces_image_token=True
+    ),
     "gemma4": TypeTraits(
         image_keys=("pixel_values", "image_position_ids"),
         token_types="mm_token_type_ids",
@@ -91,6 +94,7 @@ TYPES: Mapping[str, TypeTraits] = {
         marks_images=False,  # images and prompt are a prefix with attention in both directions
         response_type=1,
         needs_images=True,
+        replaces_image_token=True,
     ),
     "lfm2_vl": TypeTraits(
         image_keys=("pixel_values", "pixel_attention_mask", "spatial_shapes"),

@@ -30,10 +30,12 @@ class ModelLimits:
         embeddings: Number of token embeddings; `None` if unknown.
         positions: Maximum number of tokens of a row, for models that learn a vector per position;
             `None` for models without such a limit.
+        replaced: Ids that the model replaces before it looks up embeddings.
     """
 
     embeddings: int | None = None
     positions: int | None = None
+    replaced: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, config: Any) -> "ModelLimits":
@@ -59,7 +61,7 @@ class ModelLimits:
         fields = ["prompt", *map(row.response_field, range(len(group.response_ids)))]
         problems = []
         for field, ids in zip(fields, (group.prompt_ids, *group.response_ids), strict=True):
-            token = int(ids.max()) if ids.numel() else 0
+            token = max(set(ids.tolist()) - self.replaced, default=0)
             if self.embeddings is not None and token >= self.embeddings:
                 problems.append(
                     Problem(

@@ -43,6 +43,7 @@ class ImageTextAdapter(ImageAdapter):
             unit_key=kind.unit_key,
             dropped=kind.dropped,
             rounds_pixels=kind.rounds_pixels,
+            replaces_image_token=kind.replaces_image_token,
             video=_video_traits(processor, kind),
         )
         super().__init__(processor, config, traits, options)

@@ -19,6 +19,12 @@ from ._tokens import split_ids
 
 __all__ = ["ADAPTER", "TextAdapter"]
 
+AUDIO_SETTINGS = (
+    "audio audio_config audio_encoder audio_encoder_config audio_processor audio_tower "
+    "codec_config mm_audio_tower speech_config speech_encoder speech_encoder_config"
+).split()
+"""Settings that only models of audio have, also those with custom code."""
+
 
 class TextAdapter(BaseAdapter):
     """An adapter for rows without images, with a tokenizer as its processor."""
@@ -64,11 +70,24 @@ def _refuses(config: Any) -> str | None:
 
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder-decoder model, and only decoder models are supported"
+    if _processes_audio(config):
+        return "it processes audio, which is not supported yet"
     if _serves(config):
         return None
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "it is an encoder, whose tokens also attend to later ones"
     return "transformers does not offer it as a causal language model"
+
+
+def _processes_audio(config: Any) -> bool:
+    """Return whether a model processes audio, and no images.
+
+    Its audio processor would be missing in every checkpoint, and its audio tower would count as a
+    part of the language model. The core decides about models with images.
+    """
+    if getattr(config, "vision_config", None) is not None:
+        return False
+    return any(getattr(config, name, None) is not None for name in AUDIO_SETTINGS)
 
 
 def _serves(config: Any) -> bool:
@@ -77,6 +96,8 @@ def _serves(config: Any) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
+    if _processes_audio(config):
+        return False
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return True
     if getattr(config, "is_encoder_decoder", False):

@@ -115,6 +115,7 @@ ROWS = [
     row("other images for a row without images", "1 other image(s) for 0", "rejected_images",
         rejected_images=["p.png"]),
     row("a column of audio", "audio is not supported yet", "audios", audios=["a.wav"]),
+    row("a file of audio", "audio is not supported yet", "audio", audio="a.wav"),
     row("a ranked row without responses", "expected a list of responses", "responses", RANKED,
         responses=[]),
     row("responses that are not a list", "expected a list of responses", "responses", RANKED,

@@ -285,6 +285,17 @@ SETTINGS: dict[str, dict[str, bool]] = {
 }
 
 
+def for_every_type(folder: Path, family: str) -> str:
+    """Write a module with a family that says that it serves every model type."""
+    path = folder / "own_family.py"
+    path.write_text(
+        "from dataclasses import replace\n"
+        f"from model_adapters.{family} import ADAPTER as BUILT_IN\n"
+        "ADAPTER = replace(BUILT_IN, name='own_family', serves=lambda config: True)\n"
+    )
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("model_type", "name"),
     [
@@ -299,7 +310,8 @@ SETTINGS: dict[str, dict[str, bool]] = {
 def test_a_family_that_does_not_fit_is_refused_before_training(
     checkpoint: Checkpoint, tmp_path: Path, model_type: str, name: str
 ) -> None:
-    (adapter, check), settings = MISFITS[model_type], SETTINGS[name]
+    (family, check), settings = MISFITS[model_type], SETTINGS[name]
+    adapter = for_every_type(tmp_path, family)
     args = config(tmp_path, loss_type="dpo", adapter=adapter, bf16=settings.get("bf16", False))
     peft_config = LoraOptions(r=2) if settings.get("lora") else None
     with pytest.raises(ModelError, match=f"conformance check '{check}': "):
@@ -309,7 +321,8 @@ def test_a_family_that_does_not_fit_is_refused_before_training(
 def test_a_family_that_fits_another_type_is_accepted(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    args = config(tmp_path, loss_type="dpo", adapter="llava", max_steps=1)
+    adapter = for_every_type(tmp_path, "llava")
+    args = config(tmp_path, loss_type="dpo", adapter=adapter, max_steps=1)
     make_trainer(checkpoint("mistral3"), ROWS, args).train()
 
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from unidpo_mm.cli.main import build_app
 from unidpo_mm.errors import ModelError
 from unidpo_mm.export import adapter_files, export
-from unidpo_mm.export.tensors import TensorFiles
 from unidpo_mm.modeling.load import ModelSource, load_weights
+from unidpo_mm.modeling.tensor_files import TensorFiles
 from unidpo_mm.plugins import load_family
 
 Checkpoint = Callable[[str], Path]

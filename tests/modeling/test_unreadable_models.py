@@ -2,14 +2,18 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from builders import load_tiny
+from safetensors.torch import load_file, save_file
 
 from unidpo_mm.errors import ModelError
+from unidpo_mm.modeling.load import reload_weights
 
 Checkpoint = Callable[[str], Path]
 
@@ -74,3 +78,25 @@ def test_a_checkpoint_with_its_own_code_is_refused_with_the_option(tmp_path: Pat
         ModelError, match=r"needs code of its checkpoint.*set model.trust_remote_code"
     ):
         load_tiny(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llama", "qwen3_vl_moe"])
+def test_a_tensor_of_a_wrong_shape_is_named_with_both_shapes(
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint(model_type), folder)
+    model = load_tiny(folder).model
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "layers.0.self_attn.o_proj" in name)
+    rows, columns = tensors[name].shape
+    tensors[name] = torch.zeros(rows, columns - 4)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for load in (lambda: load_tiny(folder), lambda: reload_weights(model, folder)):
+        with pytest.raises(ModelError) as error:
+            load()
+        message = error.value.problems[0].message
+        assert "1 tensor has another shape than the configuration says, such as " in message
+        shapes = f"[{rows}, {columns - 4}] in the file and [{rows}, {columns}] in the model"
+        assert f"layers.0.self_attn.o_proj.weight: {shapes}" in message
+        assert "ignore_mismatched_sizes" not in message

@@ -131,14 +131,69 @@ def test_a_refused_model_is_not_loaded(tmp_path: Path) -> None:
         make_trainer(tmp_path / "model", rows, config(tmp_path / "out", loss_type="dpo"))
 
 
-def test_a_family_for_other_model_types_gives_a_warning(
+def test_an_untested_type_of_a_chosen_family_gives_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    unknown: Any = SimpleNamespace(model_type="own", vision_config={"hidden_size": 8})
     with caplog.at_level(logging.WARNING):
-        assert family_for(config_of("mistral3"), "llava").name == "llava"
+        assert family_for(unknown, "llava").name == "llava"
+        assert family_for(config_of("vipllava"), "image_text").name == "image_text"
         assert family_for(config_of("llava"), "llava").name == "llava"
-    (record,) = caplog.records
-    assert "'llava' was not tested with the model type 'mistral3'" in record.getMessage()
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "'llava' was not tested with the model type 'own'" in first
+    assert "'image_text' was not tested with the model type 'vipllava'" in second
+
+
+@pytest.mark.parametrize(
+    ("model_type", "chosen", "suitable"),
+    [
+        ("qwen2_vl", "text", "qwen_vl"),
+        ("idefics2", "text", "image_text"),
+        ("internvl", "qwen_vl", "image_text"),
+        ("mistral3", "llava", "image_text"),
+        ("llama", "llava", "text"),
+    ],
+)
+def test_a_chosen_family_for_other_models_is_refused_with_the_one_that_serves_the_type(
+    model_type: str, chosen: str, suitable: str
+) -> None:
+    with pytest.raises(ModelError) as error:
+        family_for(config_of(model_type), chosen)
+    assert str(error.value) == (
+        f"model.adapter: the family '{chosen}' does not serve the model type '{model_type}'. "
+        f"Remove model.adapter, or set it to '{suitable}'."
+    )
+
+
+@pytest.mark.parametrize("model_type", ["moshi", "moss_transcribe_diarize"])
+@pytest.mark.parametrize("chosen", [None, "text"])
+def test_a_model_of_audio_is_not_served_as_a_text_model(
+    model_type: str, chosen: str | None
+) -> None:
+    with pytest.raises(ModelError, match=r"serves?.* '\w+': it processes audio, which is not sup"):
+        family_for(config_of(model_type), chosen)
+
+
+@pytest.mark.parametrize("setting", ["audio_config", "mm_audio_tower", "speech_encoder"])
+def test_a_model_of_audio_with_custom_code_is_not_served_as_a_text_model(setting: str) -> None:
+    auto_map = {"AutoModelForCausalLM": "modeling.Model"}
+    settings: dict[str, Any] = {setting: "tower", "auto_map": auto_map}
+    with pytest.raises(ModelError, match="it processes audio"):
+        family_for(SimpleNamespace(model_type="custom_code", **settings))
+
+
+def test_text_is_not_offered_for_a_vision_tower_that_the_class_does_not_load() -> None:
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(vision_config={"hidden_size": 32})
+    for chosen in (None, "text"):
+        with pytest.raises(ModelError) as error:
+            family_for(config, chosen)
+        (problem,) = error.value.problems
+        assert "set model.adapter to text" not in problem.remedy
+        assert problem.remedy.endswith(
+            "If its files contain no vision tower, remove vision_config from its config.json"
+        )
 
 
 def test_images_that_would_not_reach_the_model_are_refused(

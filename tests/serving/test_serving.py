@@ -26,7 +26,7 @@ from support.real_servers import (
     vllm_command,
 )
 
-from unidpo_mm.export.tensors import TensorFiles
+from unidpo_mm.modeling.tensor_files import TensorFiles
 
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(1800)]
 

@@ -9,7 +9,8 @@ import torch
 from ..errors import ModelError, Problem
 from ..modeling.checkpoint_names import PREFIX, file_modules, module_of, renamed
 from ..modeling.peft_models import active_adapter, is_peft_model
-from .tensors import PYTORCH, TensorFiles
+from ..modeling.tensor_files import TensorFiles
+from .tensors import PYTORCH
 
 __all__ = ["ADAPTER_FILE", "serving_limits", "write_adapter"]
 

@@ -11,10 +11,11 @@ import torch
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import ADAPTER_CONFIG
-from ..modeling.checkpoint_names import file_modules, file_names
+from ..modeling.checkpoint_names import head_names
 from ..modeling.families import VISION, family_for
 from ..modeling.load import ModelSource, load_config, load_processor, load_weights
 from ..modeling.peft_models import is_peft_model, using_adapter
+from ..modeling.tensor_files import TensorFiles, tensors_not_loaded
 from ..report import RunRecord
 from .adapter_files import serving_limits, write_adapter
 from .card import ModelCard
@@ -22,7 +23,7 @@ from .evaluation import Evaluation
 from .merge import merge_adapter
 from .output import check_output, complete_or_absent
 from .proof import Measurement, Proof, compare, measure, measure_plain, probe_rows
-from .tensors import TensorFiles, add_tensors, check_names
+from .tensors import add_tensors, check_names
 
 __all__ = ["ExportOptions", "ExportedModel", "export_model"]
 
@@ -249,13 +250,12 @@ def _write(
 def _write_model(model: Any, directory: Path, trained: _Trained, where: str) -> list[str]:
     """Write a full model with all tensors of its base model."""
     base, notes = trained.base, []
-    expected = file_names(model)
-    head = _head_weight(model)
+    head = head_names(model)
+    not_loaded = tensors_not_loaded(model, base)
     is_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     tied, untied = (head, set()) if is_tied else (set(), head)
     _check_same_model(model, trained, where)
     model.save_pretrained(directory)
-    not_loaded = sorted(base.shapes.keys() - expected.keys() - tied)
     if not_loaded:
         add_tensors(directory, base.read(not_loaded))
         notes.append(
@@ -266,14 +266,6 @@ def _write_model(model: Any, directory: Path, trained: _Trained, where: str) -> 
     saved = TensorFiles(str(directory)).shapes
     check_names(saved, base, tied=tied, untied=untied, where=where)
     return notes
-
-
-def _head_weight(model: Any) -> set[str]:
-    """Return the name of the weight of the output head in the files of the model."""
-    head = model.get_output_embeddings()
-    modules = file_modules(model)
-    names = {modules[name] for name, module in model.named_modules() if module is head}
-    return {f"{name}.weight" for name in names}
 
 
 def _check_same_model(model: Any, trained: _Trained, where: str) -> None:

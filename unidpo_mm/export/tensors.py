@@ -1,4 +1,4 @@
-"""The tensors in the files of a checkpoint, and the comparison of two checkpoints.
+"""The comparison of the tensors of an exported model with those of its base model.
 
 A model may be saved with tensors missing, for example because the class that loaded it does not
 know them. Then other programs cannot load it, or load random numbers. So the names and shapes of an
@@ -6,79 +6,18 @@ exported model are compared with those of its base model.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import ModelError, Problem, counted
+from ..modeling.tensor_files import INDEX_FILE, SINGLE_FILE, TensorFiles, tensor_shapes
 
-__all__ = ["TensorFiles", "add_tensors", "check_names"]
-
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-WEIGHT_FILES = (SINGLE_FILE, INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Names of weight files in the order in which transformers looks for them."""
+__all__ = ["add_tensors", "check_names"]
 
 EXAMPLES = 3
-
-
-class TensorFiles:
-    """The tensors of a checkpoint, which are read one by one.
-
-    Args:
-        name_or_path: A local directory, or the name of a model on a hub that was downloaded.
-
-    Attributes:
-        shapes: Name of each tensor -> its shape.
-
-    Raises:
-        ModelError: If the checkpoint has no weights that can be read.
-    """
-
-    def __init__(self, name_or_path: str) -> None:
-        self.name_or_path = name_or_path
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._file_of: dict[str, Path] = {}
-        try:
-            for path in self._files():
-                for name, shape in _shapes(path):
-                    self.shapes[name] = shape
-                    self._file_of[name] = path
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            problem = f"its weights cannot be read ({' '.join(str(error).split()).rstrip('.')})"
-            raise ModelError(Problem(name_or_path, problem, "Download or save it again")) from error
-        if not self.shapes:
-            problem = f"it has no weights ({', '.join(WEIGHT_FILES)})"
-            raise ModelError(Problem(name_or_path, problem, "Download or save it again"))
-
-    def _files(self) -> list[Path]:
-        from transformers.utils.hub import cached_file
-
-        def find(name: str) -> Path | None:
-            path = cached_file(self.name_or_path, name, _raise_exceptions_for_missing_entries=False)
-            return None if path is None else Path(path)
-
-        for name in WEIGHT_FILES:
-            path = find(name)
-            if path is not None and path.suffix == ".json":
-                names = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
-                shards = [find(shard) for shard in names]
-                return [shard for shard in shards if shard is not None]
-            if path is not None:
-                return [path]
-        return []
-
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return tensors by their names."""
-        tensors: dict[str, Tensor] = {}
-        for name in names:
-            with _opened(self._file_of[name]) as content:
-                tensors[name] = content(name)
-        return tensors
 
 
 def check_names(
@@ -130,7 +69,7 @@ def add_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     else:
         first, added = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
         (directory / SINGLE_FILE).rename(directory / first)
-        names = [name for name, _ in _shapes(directory / first)]
+        names = [name for name, _ in tensor_shapes(directory / first)]
         size = (directory / first).stat().st_size
         index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, first)}
     save_file({name: t.contiguous() for name, t in tensors.items()}, directory / added, PYTORCH)
@@ -141,32 +80,3 @@ def add_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
 
 PYTORCH = {"format": "pt"}
 """Metadata of a safetensors file, which transformers requires."""
-
-
-def _shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as content:
-            for name in content.keys():  # noqa: SIM118 (not a mapping)
-                yield name, tuple(content.get_slice(name).get_shape())
-        return
-    for name, tensor in _load(path, "meta").items():
-        yield name, tuple(tensor.shape)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Yield a function that reads a tensor of a file."""
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as content:
-            yield content.get_tensor
-    else:
-        yield _load(path, "cpu").__getitem__
-
-
-def _load(path: Path, device: str) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True, mmap=True)
-    return loaded

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adapter_with_model_names", "file_modules", "file_names", "module_of", "renamed"]
+__all__ = [
+    "adapter_with_model_names",
+    "file_modules",
+    "file_names",
+    "head_names",
+    "module_of",
+    "renamed",
+]
 
 PREFIX = "base_model.model."
 """The text that PEFT puts before the name of a module."""
@@ -56,6 +63,14 @@ def file_modules(model: Any) -> dict[str, str]:
             if len(reverted) == 1:
                 names[module] = reverted[0].rpartition(".")[0]
     return names
+
+
+def head_names(model: Any) -> set[str]:
+    """Return the name of the weight of the output head in the files of the model."""
+    head = model.get_output_embeddings()
+    modules = file_modules(model)
+    names = [name for name, module in model.named_modules() if module is head]
+    return {f"{modules[name]}.weight" for name in names if name in modules}
 
 
 def renamed(key: str, modules: Mapping[str, str]) -> str:

@@ -33,8 +33,8 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         name: The family that the user chose; `None` to detect it.
 
     Raises:
-        ModelError: If no family serves the model type, or the chosen one would lose a part of the
-            model.
+        ModelError: If no family serves the model type, or the chosen one does not, or would lose a
+            part of the model.
     """
     if name is not None:
         family: AdapterFamily = load_family(name)
@@ -57,8 +57,7 @@ def family_for(config: Any, name: str | None = None) -> AdapterFamily:
         Problem(
             "model.name_or_path",
             f"no model family serves the model type '{config.model_type}'{reason}",
-            f"Choose another model, set model.adapter ({', '.join(plugin_names(FAMILIES))}), or "
-            "add a family as described in docs/families.md",
+            "Choose another model, or add a family as described in docs/families.md",
         )
     )
 
@@ -80,8 +79,21 @@ def has_vision(config: Any) -> bool:
 
 
 def _check_choice(config: Any, family: AdapterFamily) -> None:
-    """Refuse a family that would lose the vision tower; warn about an untested model type."""
+    """Refuse a family for other models, or one that would lose the vision tower.
+
+    A family with images may be chosen for a model type that no family serves; then the model is
+    compared with the library before training.
+    """
     model_type = config.model_type
+    if model_type not in family.model_types and not family.serves(config):
+        suitable = _detected(config)
+        if suitable is not None or VISION not in family.parts:
+            reason = _reason(config, [family]) if suitable is None else ""
+            problem = f"the family '{family.name}' does not serve the model type '{model_type}'"
+            remedy = f"Remove model.adapter, or set it to '{suitable}'"
+            if suitable is None:
+                remedy = "Choose another model, or another family"
+            raise ModelError(Problem("model.adapter", problem + reason, remedy))
     if VISION in family.parts:
         if model_type not in family.model_types:
             logger.warning(
@@ -103,17 +115,33 @@ def _check_choice(config: Any, family: AdapterFamily) -> None:
         )
 
 
+def _detected(config: Any) -> str | None:
+    """Return the name of the family that serves a configuration, or `None`."""
+    try:
+        return family_for(config).name
+    except ModelError:
+        return None
+
+
 def _saved_without_vision(config: Any, family: AdapterFamily) -> bool:
     """Return whether the class that loads the weights has only the text model."""
     import transformers
 
+    if family.auto_class in (getattr(config, "auto_map", None) or {}):
+        return False
     try:
         model_class: Any = getattr(transformers, family.auto_class)._model_mapping[type(config)]
     except (AttributeError, KeyError):  # custom code of the checkpoint
         return False
     if isinstance(model_class, tuple):
         model_class = model_class[0]
-    return model_class.config_class is not type(config)
+    return model_class.config_class is not type(config) or bool(_added_settings(config))
+
+
+def _added_settings(config: Any) -> list[str]:
+    """Return the settings of a vision tower that transformers' class of the model does not know."""
+    present = [name for name in VISION_SETTINGS if getattr(config, name, None) is not None]
+    return [] if type(config).sub_configs.keys() & set(present) else present
 
 
 def _unsupported_vision(
@@ -138,6 +166,11 @@ def _unsupported_vision(
 
 def _alone(config: Any, family: AdapterFamily) -> str:
     """Return how to train only the language model of a vision-language model, or nothing."""
+    if added := _added_settings(config):
+        return (
+            f"If its files contain no vision tower, remove {' and '.join(added)} from its "
+            "config.json"
+        )
     if not family.serves(config.get_text_config()):
         return ""
     return (

@@ -15,6 +15,7 @@ from torch import nn
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
+from .adapter_base import check_base_type
 from .checkpoint_names import adapter_with_model_names
 from .families import family_for
 from .model_parts import with_model_parts
@@ -130,15 +131,22 @@ def load_model(
 
 
 def load_config(source: ModelSource) -> Any:
-    """Return the configuration of a checkpoint, or of the base model of a LoRA adapter."""
+    """Return the configuration of a checkpoint, or of the base model of a LoRA adapter.
+
+    Raises:
+        ModelError: If it cannot be read, or the adapter was trained on a model of another type.
+    """
     from transformers import AutoConfig
 
+    name = source.model_name
     try:
-        return AutoConfig.from_pretrained(
-            source.model_name, trust_remote_code=source.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(name, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_read(source, error) from error
+    if is_adapter_directory(source.name_or_path):
+        key = source.base_key
+        check_base_type(source.name_or_path, name, config.model_type, key=key)
+    return config
 
 
 def load_adapter(
@@ -226,6 +234,8 @@ def load_weights(
         # one line per product of 8-bit weights, about a conversion that is always made
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     kwargs |= {"trust_remote_code": source.trust_remote_code, "output_loading_info": True}
+    allows_mismatch = bool(kwargs.get("ignore_mismatched_sizes"))
+    kwargs["ignore_mismatched_sizes"] = True  # the error of transformers names no tensor
     model: nn.Module
     try:
         model, report = auto_class.from_pretrained(source.model_name, **kwargs)
@@ -233,6 +243,8 @@ def load_weights(
         raise
     except (*UNREADABLE, ImportError, TypeError) as error:
         raise _cannot_read(source, error) from error
+    if not allows_mismatch and (text := _mismatch(report)):
+        raise _cannot_read(source, ValueError(text))
     parameters = dict(model.named_parameters())  # buffers may be computed
     if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
         text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
@@ -241,6 +253,17 @@ def load_weights(
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
+
+
+def _mismatch(report: Mapping[str, Any]) -> str:
+    """Return which tensors of a checkpoint have a wrong shape, or an empty string."""
+    if not report["mismatched_keys"]:
+        return ""
+    mismatched = sorted(report["mismatched_keys"])
+    name, in_file, in_model = mismatched[0]
+    text = counted(len(mismatched), "tensor has", "tensors have")
+    shapes = f"{list(in_file)} in the file and {list(in_model)} in the model"
+    return f"{text} another shape than the configuration says, such as {name}: {shapes}"
 
 
 def _only_language_model(quantization: Any, source: ModelSource, family: AdapterFamily) -> Any:
@@ -322,10 +345,16 @@ def reload_weights(model: Any, folder: str | Path) -> None:
     source = ModelSource(name_or_path=str(folder))
     try:
         saved, report = type(model).from_pretrained(
-            folder, config=model.config, dtype=torch.float32, output_loading_info=True
+            folder,
+            config=model.config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the error of transformers names no tensor
         )
     except UNREADABLE as error:
         raise _cannot_read(source, error) from error
+    if text := _mismatch(report):
+        raise _cannot_read(source, ValueError(text))
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
         raise _cannot_read(source, KeyError(f"its weights do not fit, for example {wrong[0]}"))
     model.load_state_dict(saved.state_dict())

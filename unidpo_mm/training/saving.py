@@ -28,6 +28,7 @@ from ..errors import ModelError, Problem
 from ..extras import installed_version
 from ..ledger.alarms import Alarm
 from ..modeling.logp_model import LogpModel, unwrap_peft
+from ..modeling.peft_models import is_peft_model
 from ..modeling.references.moving import MovingLora
 from ..modeling.shared_layers import SharedLayers
 from .checkpoints import (
@@ -42,6 +43,7 @@ from .checkpoints import (
 )
 from .configured_loss import write_settings
 from .divided_weights import saving_whole_weights
+from .generation_settings import keep_settings, prepare_settings
 from .identity import describe_model, recorded_options
 from .interruption import Interruption
 from .ledger_recorder import LedgerRecorder
@@ -121,7 +123,10 @@ class SavingTrainer(Trainer):
             """Return micro-batches of complete groups; see `UniDPOTrainer`."""
 
     def _prepare_saving(self) -> None:
-        """Detect disks that nodes do not share, and record the identity of the run."""
+        """Check what is saved and where, and record the identity of the run."""
+        plain: Any = self.parts.logp_model.model
+        if not is_peft_model(plain):  # a LoRA adapter is saved without generation settings
+            prepare_settings(getattr(plain, "generation_config", None))
         self.option_names = {}
         self.interruption = Interruption(prints=self.is_world_process_zero())
         self._staging: Path | None = None
@@ -333,6 +338,7 @@ class SavingTrainer(Trainer):
         if state_dict is not None:
             state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
         plain: Any = unwrap_peft(self.parts.logp_model.model)
+        keep_settings(getattr(plain, "generation_config", None))
         with contextlib.ExitStack() as stack:
             stack.enter_context(replaced(self, "model", self.model.model))
             if self.args.save_on_each_node:

@@ -53,6 +53,7 @@ from ..modeling.references.kinds import (
     FrozenCopy,
     Reference,
 )
+from ..modeling.tensor_files import warn_of_tensors_not_loaded
 from ..modeling.vision import trains_vision, vision_weights
 from ..plugins import suggestion
 from ..records import PreferenceRow
@@ -97,11 +98,14 @@ def prepare_run(
     assert family is not None
     assert adapter is not None
     train_rows, eval_rows = data.train_rows, data.eval_rows
-    weights = load_weights(ModelSource.of(model, args), family) if isinstance(model, str) else model
+    source = ModelSource.of(model, args)
+    weights = load_weights(source, family) if isinstance(model, str) else model
     family = with_model_parts(family, weights)
     if torch.cuda.is_available():
         use_one_call(weights)
     policy = prepare_model(weights, family, args, peft_config)
+    if isinstance(model, str) and not is_peft_model(policy):
+        warn_of_tensors_not_loaded(policy, source)
     if data.stream is None:
         _check_trainable_weights_used(policy, train_rows)
     logp_model = LogpModel(policy, chunk_size=args.logps_chunk_size)

@@ -46,9 +46,7 @@ SCORES_REMEDY = (
 MAX_ID = 500
 """The maximum length of an id that is not a string."""
 
-REFUSED = {
-    "audios": ("audio is not supported yet", "Remove the row"),
-}
+REFUSED = dict.fromkeys(("audios", "audio"), ("audio is not supported yet", "Remove the row"))
 """Columns that are refused instead of ignored, because they change the meaning of a row."""
 
 

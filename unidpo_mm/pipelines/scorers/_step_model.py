@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import ModelError, Problem
-from ...export.tensors import TensorFiles
+from ...modeling.tensor_files import TensorFiles
 from ._models import Dtype, TextModel, load_text_model
 
 __all__ = ["StepModel", "load_step_model"]
