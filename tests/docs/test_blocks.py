@@ -251,7 +251,7 @@ def commands_of_block(block: Block) -> list[list[str]]:
         "unidpo-mm train recipe.yaml loss.gamma=-1",
         "unidpo-mm eval",
         "unidpo-mm export out",
-        "unidpo-mm list losses models",
+        "unidpo-mm list losses --models",
         "unidpo-mm eval score -b poope --data x --predictions y",
         "python -m unidpo_mm.absent",
         "torchrun --procs 2 -m unidpo_mm train recipe.yaml",
