@@ -32,7 +32,7 @@ from ._limits import ModelLimits
 from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
 from ._tokens import Rendered, Span
 
-__all__ = ["BaseAdapter", "group_of"]
+__all__ = ["BaseAdapter", "filler_row", "group_of"]
 
 
 class BaseAdapter:
@@ -104,20 +104,7 @@ class BaseAdapter:
     def _filler(
         self, images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
     ) -> EncodedGroup:
-        slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
-        row = PreferenceRow(
-            id="filler",
-            domain="multimodal" if slots else "text",
-            source="filler",
-            where="filler",
-            messages=(Message("user", (*slots, "a")),),
-            images=images,
-            videos=videos,
-            responses=(Response("a", 0.0), Response("b", 0.0)),
-            pairs=(Pair(0, 1),),
-            raw=True,
-        )
-        return dataclasses.replace(self.encode(row), weight=0.0)
+        return dataclasses.replace(self.encode(filler_row(images, videos)), weight=0.0)
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
         """Encode a row with these responses; every subclass implements this."""
@@ -175,6 +162,25 @@ class BaseAdapter:
         if marks and row.media:
             prompt = with_start_first(prompt, self.tokenizer, tuple(marks.values()))
         return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
+
+
+def filler_row(
+    images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
+) -> PreferenceRow:
+    """Return a short row with media."""
+    slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
+    return PreferenceRow(
+        id="filler",
+        domain="multimodal" if slots else "text",
+        source="filler",
+        where="filler",
+        messages=(Message("user", (*slots, "a")),),
+        images=images,
+        videos=videos,
+        responses=(Response("a", 0.0), Response("b", 0.0)),
+        pairs=(Pair(0, 1),),
+        raw=True,
+    )
 
 
 def group_of(

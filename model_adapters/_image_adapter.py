@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidpo_mm.adapter import AdapterOptions
-from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
+from unidpo_mm.adapter import AdapterOptions, ImageSetting
+from unidpo_mm.errors import DataError, ImageError, ModelError, Problem, ProcessorError
 from unidpo_mm.records import (
     EncodedGroup,
     EncoderInputs,
@@ -25,8 +25,17 @@ from unidpo_mm.records import (
     Response,
 )
 
-from ._base import BaseAdapter, group_of
+from ._base import BaseAdapter, filler_row, group_of
+from ._chat_template import template_of
 from ._conversation import fit_responses, longest_row
+from ._image_settings import settings_of
+from ._image_start import (
+    cannot_encode,
+    other_tensors,
+    template_failure,
+    wrong_placeholders,
+    wrong_token,
+)
 from ._images import BlankImage, feature_token_id, video_token_id
 from ._limits import ModelLimits
 from ._media import OpenedMedia
@@ -94,7 +103,8 @@ class ImageAdapter(BaseAdapter):
         self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
         super().__init__(processor, options, ModelLimits.of(config))
-        self.traits, self.model_type = traits, str(config.model_type)
+        self.traits, self.config = traits, config
+        self.model_type = str(config.model_type)
         self.placeholders = {"image": traits.placeholder}
         if traits.video is not None:
             self.placeholders["video"] = traits.video.placeholder
@@ -106,12 +116,43 @@ class ImageAdapter(BaseAdapter):
             remedy = "Add image_token_id to its config.json, as in the original checkpoint"
             raise ModelError(Problem("model.name_or_path", problem, remedy))
         self.image_token_id = token_id
+        self._check_names()
         placeholder_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self._reserved_ids = {token_id, video_token_id(config)} - {placeholder_id, None}
         has_features = traits.video is not None and traits.video.keys
         self.video_token_id = video_token_id(config) if has_features else None
-        if (reason := self._processor_problem()) is not None:
-            raise self._foreign(reason)
+
+    @property
+    def image_settings(self) -> Sequence[ImageSetting]:
+        """The settings of the processor that the number of image tokens depends on."""
+        return settings_of(self.processor, self.config)
+
+    def check_processor(self) -> None:
+        """Refuse a processor that cannot encode a blank image.
+
+        Raises:
+            ProcessorError: See `unidpo_mm.adapter.Adapter.check_processor`.
+        """
+        row = filler_row((BlankImage(),))
+        try:
+            rendered = self._render(row, ())
+        except DataError as error:  # the rows of a run may differ
+            if (failure := template_failure(self.processor, error)) is not None:
+                raise failure from error
+            return
+        count = rendered.prompt.count(self.image_token)
+        if count != 1 and self._uses_template(row):
+            raise wrong_placeholders(self.processor, self.image_token, count)
+        opened = OpenedMedia.of(row, None, self.options)
+        try:
+            self._expand(row, rendered, split_ids(rendered, self.tokenizer), opened)
+        except DataError as error:
+            reason = error.__cause__ or error
+            raise cannot_encode(self.processor, self.image_settings, reason) from error
+
+    def _uses_template(self, row: PreferenceRow) -> bool:
+        template = template_of(self.processor, self.tokenizer)
+        return template is not None and not (row.raw and self.options.prompt_style == "raw")
 
     @property
     def rounds_pixels(self) -> bool:
@@ -263,7 +304,7 @@ class ImageAdapter(BaseAdapter):
         self._check_tensors(encoded)
         ids = encoded["input_ids"][0].tolist()
         if ids.count(self.image_token_id) < len(opened.images):
-            raise self._foreign(f"it does not replace '{self.image_token}' by image tokens")
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
         span = dataclasses.replace(text_span, prompt_ids=[*text_span.first_ids, *ids])
         return span, self._media_tensors(encoded)
 
@@ -319,22 +360,13 @@ class ImageAdapter(BaseAdapter):
         responses = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
         return {self.traits.token_types: (prompt, *responses)}
 
-    def _processor_problem(self) -> str | None:
-        """Return why the processor belongs to another model; `None` if it does not."""
-        token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+    def _check_names(self) -> None:
+        """Refuse a processor whose image token or tensors are those of another model."""
+        if self.tokenizer.convert_tokens_to_ids(self.image_token) != self.image_token_id:
+            raise wrong_token(self.processor, self.config, self.image_token_id, self.image_token)
         names = set(self.processor.image_processor.model_input_names)
-        if token_id != self.image_token_id:
-            return f"its '{self.image_token}' has the id {token_id}, not {self.image_token_id}"
-        if not names <= self.traits.image_keys:
-            extra = ", ".join(sorted(names - self.traits.image_keys))
-            return f"it returns {extra} for an image"
-        return None
-
-    def _foreign(self, reason: str) -> ModelError:
-        """Return the error of a processor that belongs to another model."""
-        problem = f"{type(self.processor).__name__} belongs to another model: {reason}"
-        remedy = "Pass the processor of the model, or remove the argument"
-        return ModelError(Problem("processing_class", problem, remedy))
+        if extra := sorted(names - self.traits.image_keys):
+            raise other_tensors(self.processor, extra)
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
         """Refuse a processor whose tensors would not reach the model."""
@@ -344,5 +376,5 @@ class ImageAdapter(BaseAdapter):
                 f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "
                 "family does not pass to the model"
             )
-            remedy = "Choose another family in model.adapter, or null to detect it"
-            raise ModelError(Problem("model.adapter", problem_text, remedy))
+            remedy = "Choose another model or, if model.adapter is set, another family"
+            raise ModelError(Problem("model.name_or_path", problem_text, remedy))

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..adapter import Adapter, AdapterFamily, AdapterOptions
-from ..errors import ModelError, Problem, counted
+from ..adapter import Adapter, AdapterFamily, AdapterOptions, check_processor
+from ..errors import ModelError, Problem, ProcessorError, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from .checkpoint_names import adapter_with_model_names
 from .families import family_for
@@ -149,7 +149,12 @@ def load_adapter(
     family: AdapterFamily,
     processor: Any = None,
 ) -> Adapter:
-    """Return the adapter of a checkpoint; load its processor unless one is passed."""
+    """Return the adapter of a checkpoint; load its processor unless one is passed.
+
+    Raises:
+        ModelError: If the processor does not fit the model, or cannot encode an image.
+    """
+    is_argument = processor is not None
     if processor is None:
         processor = load_processor(source, family)
     if family.needs_processor and not hasattr(processor, "tokenizer"):
@@ -161,7 +166,20 @@ def load_adapter(
                 "Pass AutoProcessor.from_pretrained(...), or save the processor with the model",
             )
         )
-    return family.create(processor, config, options)
+    try:
+        adapter = family.create(processor, config, options)
+        check_processor(adapter)
+    except ProcessorError as error:
+        if is_argument:
+            raise ProcessorError(map(_of_argument, error.problems)) from error
+        raise
+    return adapter
+
+
+def _of_argument(problem: Problem) -> Problem:
+    """Return the problem of a processor that was passed."""
+    remedy = f"Pass the processor of the model, or remove the argument. {problem.remedy}"
+    return Problem("processing_class", problem.message, remedy)
 
 
 def load_family_and_adapter(
