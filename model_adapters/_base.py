@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.adapter import AdapterOptions, ImageSetting
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
@@ -63,6 +63,14 @@ class BaseAdapter:
     def pad_token_id(self) -> int:
         """The id of padding, which is masked: any id with an embedding."""
         return self.limits.pad_token_id(self.tokenizer)
+
+    @property
+    def image_settings(self) -> Sequence[ImageSetting]:
+        """The settings that the number of image tokens depends on; none without images."""
+        return ()
+
+    def check_processor(self) -> None:
+        """Check nothing: the tokenizer encodes no images."""
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
         """Encode a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unidpo_mm.adapter import AdapterOptions, ImageSetting
-from unidpo_mm.errors import DataError, ImageError, ModelError, Problem, ProcessorError
+from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
     EncoderInputs,
@@ -143,9 +143,14 @@ class ImageAdapter(BaseAdapter):
         count = rendered.prompt.count(self.image_token)
         if count != 1 and self._uses_template(row):
             raise wrong_placeholders(self.processor, self.image_token, count)
-        opened = OpenedMedia.of(row, None, self.options)
+        opened, text_span = (
+            OpenedMedia.of(row, None, self.options),
+            split_ids(rendered, self.tokenizer),
+        )
+        if self.image_token_id in self._reserved_ids.intersection(text_span.prompt_ids):
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
         try:
-            self._expand(row, rendered, split_ids(rendered, self.tokenizer), opened)
+            self._expand(row, rendered, text_span, opened)
         except DataError as error:
             reason = error.__cause__ or error
             raise cannot_encode(self.processor, self.image_settings, reason) from error

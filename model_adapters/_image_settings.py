@@ -62,7 +62,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
         "image_processor.downsample_factor": "downsample_factor",
     },
     "kimi_k25": IMAGE_PATCHES | {"image_processor.merge_size": ""},
-    "aya_vision": {"patch_size": "", "img_size": "", "downsample_factor": "downsample_factor"},
+    "aya_vision": {"patch_size": "", "img_size": ""},
     "cohere2_vision": {"image_processor.patch_size": ""},
     "ovis2": {"image_seq_length": ""},
     "minicpmv4_6": IMAGE_PATCHES | {"image_processor.downsample_mode": "downsample_mode"},
@@ -81,20 +81,16 @@ def settings_of(processor: Any, config: Any) -> tuple[ImageSetting, ...]:
     """
     return tuple(
         ImageSetting(
-            name=_described(name),
+            name=name.removeprefix(IMAGE_PROCESSOR),
+            place="the image processor"
+            if name.startswith(IMAGE_PROCESSOR)
+            else "processor_config.json",
             value=_plain(_value(processor, name)),
             model_name=model_name,
             model_value=_plain(_value(config, model_name)) if model_name else None,
         )
         for name, model_name in SETTINGS.get(str(config.model_type), {}).items()
     )
-
-
-def _described(name: str) -> str:
-    """Return a setting with its place."""
-    if name.startswith(IMAGE_PROCESSOR):
-        return f"{name.removeprefix(IMAGE_PROCESSOR)} of the image processor"
-    return f"{name} in processor_config.json"
 
 
 def _value(holder: Any, path: str) -> Any:

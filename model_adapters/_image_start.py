@@ -47,6 +47,8 @@ def template_failure(processor: Any, error: DataError) -> ProcessorError | None:
         return None
     problem = f"the chat template of the model fails for an image: {_text(cause)}"
     remedy = "Save a chat template that accepts a list of texts and images as content"
+    if isinstance(cause, TemplateSyntaxError):
+        remedy = "Correct the chat template"
     return ProcessorError(Problem(place_of(processor), problem, remedy))
 
 
@@ -60,7 +62,7 @@ def cannot_encode(
         settings: Its settings that the number of image tokens depends on.
         error: Why it refuses an image.
     """
-    names = [setting.name for setting in settings if setting.value is None]
+    names = [f"{s.name} in {s.place}" for s in settings if s.value is None]
     missing = " and ".join(names)
     problem = f"{type(processor).__name__} cannot encode an image: {_text(error)}"
     remedy = "Use the files of the processor from the original checkpoint"
@@ -107,9 +109,7 @@ def other_tensors(processor: Any, names: Sequence[str]) -> ProcessorError:
 
 def unknown_placeholder(processor: Any) -> ProcessorError:
     """Return the error of a model without a chat template whose placeholder is in no table."""
-    problem = (
-        "the model has no chat template, and how it writes an image in a prompt is not known"
-    )
+    problem = "the model has no chat template, and how it writes an image in a prompt is not known"
     remedy = "Save a chat template with the processor"
     return ProcessorError(Problem(place_of(processor), problem, remedy))
 

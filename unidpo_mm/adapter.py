@@ -106,7 +106,8 @@ class ImageSetting:
     """A setting of a processor that the number of image tokens depends on.
 
     Attributes:
-        name: The setting, with its place, for example ``patch_size in processor_config.json``.
+        name: The setting, for example ``patch_size``.
+        place: Where it is, for example ``processor_config.json``.
         value: Its value.
         model_name: The setting of the model that must have the same value, in the same form;
             empty if no single setting has it.
@@ -114,6 +115,7 @@ class ImageSetting:
     """
 
     name: str
+    place: str
     value: Any
     model_name: str = ""
     model_value: Any = None

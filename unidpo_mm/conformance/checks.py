@@ -1,6 +1,7 @@
 """The checks, from cheap to expensive; each returns what is wrong, or nothing."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ MIN_CHANGE = 1e-6
 """Minimum change of a log-prob by another image; a model that ignores it gives equal numbers."""
 NEW_TOKENS = 3
 """Number of tokens to generate."""
+NUMBERS = re.compile(r"[0-9][0-9.,e+-]*")
+"""Parts in which the same error may differ between checks, such as sizes of tensors."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,33 @@ def conformance_problems(
 ) -> Iterator[Problem]:
     """Yield a problem for each check that a model fails.
 
+    Checks whose messages differ only in numbers fail for the same reason, and share a problem.
+
     Args:
         subject: The model with its adapter.
         checks: The checks to run; `None` for all.
     """
+    failures: dict[str, tuple[str, list[str]]] = {}
     for check in CHECKS if checks is None else checks:
-        try:
-            message = check.run(subject)
-        except UniDPOError as error:
-            message = "; ".join(problem.message for problem in error.problems)
-        except Exception as error:  # an adapter or model may raise anything
-            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if message is not None:
-            name = subject.family.name
-            remedy = f"Choose another model, or fix the adapter of '{name}', see docs/families.md"
-            yield Problem(f"conformance check '{check.name}'", message, remedy)
+        if (message := _message(check, subject)) is not None:
+            _, names = failures.setdefault(NUMBERS.sub("", message), (message, []))
+            names.append(check.name)
+    family = subject.family.name
+    remedy = f"Choose another model, or fix the adapter of '{family}', see docs/families.md"
+    for message, (first, *others) in failures.values():
+        if others:
+            message += f" (the same in {', '.join(map(repr, others))})"
+        yield Problem(f"conformance check '{first}'", message, remedy)
+
+
+def _message(check: Check, subject: Subject) -> str | None:
+    """Return why a check fails; `None` if it does not."""
+    try:
+        return check.run(subject)
+    except UniDPOError as error:
+        return "; ".join(problem.message for problem in error.problems)
+    except Exception as error:  # an adapter or model may raise anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _tensors_reach_the_model(subject: Subject) -> str | None:
