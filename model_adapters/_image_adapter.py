@@ -150,10 +150,14 @@ class ImageAdapter(BaseAdapter):
         if self.image_token_id in self._reserved_ids.intersection(text_span.prompt_ids):
             raise wrong_token(self.processor, self.config, self.image_token_id, None)
         try:
-            self._expand(row, rendered, text_span, opened)
+            span, _ = self._expand(row, rendered, text_span, opened)
         except DataError as error:
             reason = error.__cause__ or error
             raise cannot_encode(self.processor, self.image_settings, reason) from error
+        # the configuration may name another token that the processor writes, such as a mark
+        count = span.prompt_ids.count(self.image_token_id)
+        if span.prompt_ids.count(getattr(self.processor, "image_token_id", None)) > count:
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
 
     def _uses_template(self, row: PreferenceRow) -> bool:
         template = template_of(self.processor, self.tokenizer)

@@ -184,15 +184,17 @@ def test_raw_prompts_do_not_need_the_template(checkpoint: Checkpoint, tmp_path: 
 
 
 @pytest.mark.parametrize("model_type", ["llava", "internvl", "paligemma"])
+@pytest.mark.parametrize("token_id", [1, 4])  # a token of the template, and for InternVL a mark
 def test_another_id_of_the_image_token_is_named_with_the_directory(
-    checkpoint: Checkpoint, tmp_path: Path, model_type: str
+    checkpoint: Checkpoint, tmp_path: Path, model_type: str, token_id: int
 ) -> None:
     source = checkpoint(model_type)
     settings = json.loads((source / CONFIG).read_text())
     (name,) = settings.keys() & {"image_token_id", "image_token_index"}
-    folder = edited(tmp_path / "model", source, CONFIG, **{name: 1})
+    folder = edited(tmp_path / "model", source, CONFIG, **{name: token_id})
     problem = problem_at_start(folder, tmp_path / "run")
-    assert problem.message.startswith("config.json says image_token_id 1, and the tokenizer has '<")
+    expected = f"config.json says image_token_id {token_id}, and the tokenizer has '<"
+    assert problem.message.startswith(expected)
     assert problem.message.endswith(f" at {settings[name]}")
 
 

@@ -77,8 +77,8 @@ def _problems(
         if count is not None and count != media.tokens:
             number = len(row.images if kind == "image" else row.videos)
             problem = (
-                f"the processor writes {media.tokens} {kind} tokens for {counted(number, kind)}, "
-                f"and the model returns {count} features"
+                f"the processor writes {counted(media.tokens, f'{kind} token')} for "
+                f"{counted(number, kind)}, and the model returns {counted(count, 'feature')}"
             )
             yield _problem(adapter, problem, settings)
 
@@ -105,8 +105,9 @@ def _problem(adapter: Adapter, message: str, settings: Sequence[ImageSetting]) -
     if differing:
         message += ": " + "; ".join(map(_comparison, differing))
     remedy = "Use the files of the processor and config.json of the same checkpoint"
-    if names := " or ".join(setting.name for setting in differing or settings):
-        remedy = f"Correct {names} of the processor to match config.json"
+    if names := [setting.name for setting in differing or settings]:
+        listed = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        remedy = f"Correct {listed} of the processor to match config.json"
     return Problem(place_of(adapter.processor), message, remedy)
 
 
