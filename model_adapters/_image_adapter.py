@@ -36,7 +36,7 @@ from ._image_start import (
     wrong_placeholders,
     wrong_token,
 )
-from ._images import BlankImage, feature_token_id, video_token_id
+from ._images import BlankImage, feature_token_id, placeholder_token, video_token_id
 from ._limits import ModelLimits
 from ._media import OpenedMedia
 from ._tokens import Rendered, Span, split_ids
@@ -109,7 +109,7 @@ class ImageAdapter(BaseAdapter):
         if traits.video is not None:
             self.placeholders["video"] = traits.video.placeholder
         check_video_options(traits.video, options, self.model_type)
-        self.image_token = str(processor.image_token)  # some have an AddedToken
+        self.image_token = placeholder_token(processor)
         token_id = feature_token_id(config)
         if token_id is None:
             problem = "its configuration has no id of an image token"

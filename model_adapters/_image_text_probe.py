@@ -15,7 +15,7 @@ from ._chat_template import template_of
 from ._image_adapter import TOKEN_TENSORS
 from ._image_sizing import Sizing
 from ._image_text_traits import TypeTraits
-from ._images import BlankImage
+from ._images import BlankImage, placeholder_token
 
 __all__ = ["probed_traits"]
 
@@ -53,7 +53,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         joined_last=joined_last,
         sends_positions=not counts_positions,
         sizing=Sizing("unknown"),
-        placeholder=placeholder.replace(str(processor.image_token), "{}"),
+        placeholder=placeholder.replace(placeholder_token(processor), "{}"),
         dropped=frozenset(image_keys - taken),
         rounds_pixels=False,
     )
@@ -95,7 +95,7 @@ def _placeholder(processor: Any) -> str:
 
     If the template does not write it between the texts around the image, it is the image token.
     """
-    image_token = str(getattr(processor, "image_token", None) or "")
+    image_token = placeholder_token(processor)
     if not image_token:
         raise _unusable(processor, "it has no image token")
     texts = [{"type": "text", "text": text} for text in AROUND]

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-__all__ = ["TOKEN_SETTINGS", "BlankImage", "feature_token_id", "input_tokens", "video_token_id"]
+__all__ = [
+    "TOKEN_SETTINGS",
+    "BlankImage",
+    "feature_token_id",
+    "input_tokens",
+    "placeholder_token",
+    "video_token_id",
+]
 
 TOKEN_SETTINGS = ("image_token_id", "image_token_index", "media_placeholder_token_id")
 """Settings with the id of the token whose place image features take."""
@@ -30,6 +37,16 @@ class BlankImage:
     def key(self) -> str:
         """Return the same string for every blank image."""
         return "blank"
+
+
+def placeholder_token(processor: Any) -> str:
+    """Return the text that stands for an image in the texts of a processor; empty if it has none.
+
+    Most processors repeat the token of the text for the features; some replace it by another one.
+    """
+    names = ("image_placeholder_token", "image_token")
+    tokens = (getattr(processor, name, None) for name in names)
+    return next((str(token) for token in tokens if token), "")  # some have an AddedToken
 
 
 def feature_token_id(config: Any) -> int | None:

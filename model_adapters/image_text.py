@@ -22,6 +22,7 @@ from ._image_sizing import with_size_limits
 from ._image_start import unknown_placeholder
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
+from ._images import placeholder_token
 from ._model_types import image_type
 from ._videos import VideoTraits
 
@@ -35,7 +36,7 @@ class ImageTextAdapter(ImageAdapter):
         self, processor: Any, config: Any, kind: TypeTraits, options: AdapterOptions
     ) -> None:
         self.kind = kind
-        image_token = processor.image_token
+        image_token = placeholder_token(processor)
         traits = ImageTraits(
             image_keys=frozenset(kind.image_keys),
             placeholder=kind.placeholder.format(image_token),

@@ -13,6 +13,7 @@ from ..errors import Problem, UniDPOError
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
 from ..kernels.packing import enable_packing
+from ..modeling.logp_model import evaluating
 from ..modeling.lora_targets import part_of
 from ..modeling.vision import ENCODERS, PIXELS, Features, MediaFeatures, trains_vision
 from ..records import MediaKind
@@ -130,8 +131,7 @@ def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequenc
     encode = getattr(subject.base, ENCODERS[kind])
     accepted = inspect.signature(encode).parameters
     arguments = {name: value for name, value in inputs.items() if name in accepted}
-    features: Sequence[Tensor] = encode(**arguments, return_dict=True).pooler_output
-    return features
+    return Features.of_output(encode(**arguments, return_dict=True)).of_entries()
 
 
 def _batch_equals_library(subject: Subject) -> str | None:
@@ -139,7 +139,8 @@ def _batch_equals_library(subject: Subject) -> str | None:
     groups = subject.groups()
     logps = subject.logps().split([sum(map(len, group.response_ids)) for group in groups])
     for row, group, ours in zip(subject.rows, groups, logps, strict=True):
-        expected = library_logps(subject.model, subject.adapter, row, group, subject.device)
+        with evaluating(subject.logp_model):
+            expected = library_logps(subject.model, subject.adapter, row, group, subject.device)
         comparable = ~expected.isnan()
         difference = float((ours - expected)[comparable].abs().max())
         if not difference <= subject.tolerance:

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..adapter import Adapter, ImageSetting, image_settings, place_of
 from ..data.collate import collate_prompts
 from ..data.images import MemoryImage
 from ..errors import DataError, ModelError, Problem, ProcessorError, counted
 from ..modeling.logp_model import base_and_head, evaluating
-from ..modeling.vision import ENCODERS, takes_features
+from ..modeling.vision import ENCODERS, Features, takes_features
 from ..records import EncodedGroup, MediaKind, MediaSlot, Message, PreferenceRow, Response
 
 __all__ = ["check_image_tokens"]
@@ -74,7 +73,7 @@ def _problems(
             problem = f"the model fails for the {kind}s that its processor encodes ({text})"
             yield _problem(adapter, problem, settings)
             continue
-        if count is not None and count != media.tokens:
+        if count != media.tokens:
             number = len(row.images if kind == "image" else row.videos)
             problem = (
                 f"the processor writes {counted(media.tokens, f'{kind} token')} for "
@@ -85,18 +84,15 @@ def _problems(
 
 def _feature_count(
     base: Any, adapter: Adapter, group: EncodedGroup, kind: MediaKind, device: Any
-) -> int | None:
-    """Return the number of features of a kind of media; `None` if the model does not show it."""
+) -> int:
+    """Return the number of features of a kind of media."""
     prompt = collate_prompts([group], pad_token_id=adapter.pad_token_id).to(device)
     inputs = adapter.forward_inputs(prompt)
     encode = getattr(base, ENCODERS[kind])
     accepted = inspect.signature(encode).parameters
     arguments = {name: value for name, value in inputs.items() if name in accepted}
-    features = getattr(encode(**arguments, return_dict=True), "pooler_output", None)
-    if features is None:
-        return None
-    parts: Sequence[Tensor] = [features] if isinstance(features, Tensor) else features
-    return sum(part.numel() // part.shape[-1] for part in parts)
+    features = Features.of_output(encode(**arguments, return_dict=True)).of_entries()
+    return sum(part.numel() // part.shape[-1] for part in features)
 
 
 def _problem(adapter: Adapter, message: str, settings: Sequence[ImageSetting]) -> Problem:
