@@ -156,7 +156,8 @@ class ImageAdapter(BaseAdapter):
             raise cannot_encode(self.processor, self.image_settings, reason) from error
         # the configuration may name another token that the processor writes, such as a mark
         count = span.prompt_ids.count(self.image_token_id)
-        if span.prompt_ids.count(getattr(self.processor, "image_token_id", None)) > count:
+        own_id = getattr(self.processor, "image_token_id", None)
+        if own_id is not None and span.prompt_ids.count(own_id) > count:
             raise wrong_token(self.processor, self.config, self.image_token_id, None)
 
     def _uses_template(self, row: PreferenceRow) -> bool:

@@ -125,7 +125,7 @@ def _features_are_counted(subject: Subject) -> str | None:
 
 
 @torch.no_grad()
-def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequence[Tensor]:
+def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequence[Tensor] | Tensor:
     """Return the features of a kind of media of rows, by part."""
     inputs = subject.adapter.forward_inputs(subject.batch(rows, layout="packed").inputs)
     encode = getattr(subject.base, ENCODERS[kind])
