@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.adapter import AdapterOptions, ImageSetting
 from unidpo_mm.errors import DataError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
@@ -32,7 +32,7 @@ from ._limits import ModelLimits
 from ._notices import Notices, warn_of_changed_messages, warn_of_templated_text
 from ._tokens import Rendered, Span
 
-__all__ = ["BaseAdapter", "group_of"]
+__all__ = ["BaseAdapter", "filler_row", "group_of"]
 
 
 class BaseAdapter:
@@ -63,6 +63,14 @@ class BaseAdapter:
     def pad_token_id(self) -> int:
         """The id of padding, which is masked: any id with an embedding."""
         return self.limits.pad_token_id(self.tokenizer)
+
+    @property
+    def image_settings(self) -> Sequence[ImageSetting]:
+        """The settings that the number of image tokens depends on; none without images."""
+        return ()
+
+    def check_processor(self) -> None:
+        """Check nothing: the tokenizer encodes no images."""
 
     def encode(self, row: PreferenceRow) -> EncodedGroup:
         """Encode a row as ids and image tensors; see `unidpo_mm.adapter.Adapter.encode`."""
@@ -104,20 +112,7 @@ class BaseAdapter:
     def _filler(
         self, images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
     ) -> EncodedGroup:
-        slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
-        row = PreferenceRow(
-            id="filler",
-            domain="multimodal" if slots else "text",
-            source="filler",
-            where="filler",
-            messages=(Message("user", (*slots, "a")),),
-            images=images,
-            videos=videos,
-            responses=(Response("a", 0.0), Response("b", 0.0)),
-            pairs=(Pair(0, 1),),
-            raw=True,
-        )
-        return dataclasses.replace(self.encode(row), weight=0.0)
+        return dataclasses.replace(self.encode(filler_row(images, videos)), weight=0.0)
 
     def _encode(self, row: PreferenceRow, responses: Sequence[Response]) -> EncodedGroup:
         """Encode a row with these responses; every subclass implements this."""
@@ -175,6 +170,25 @@ class BaseAdapter:
         if marks and row.media:
             prompt = with_start_first(prompt, self.tokenizer, tuple(marks.values()))
         return Rendered(prompt, tuple(r.text for r in responses), adds_first_tokens=True)
+
+
+def filler_row(
+    images: tuple[ImageRef, ...] = (), videos: tuple[VideoRef, ...] = ()
+) -> PreferenceRow:
+    """Return a short row with media."""
+    slots = (*(MediaSlot("image") for _ in images), *(MediaSlot("video") for _ in videos))
+    return PreferenceRow(
+        id="filler",
+        domain="multimodal" if slots else "text",
+        source="filler",
+        where="filler",
+        messages=(Message("user", (*slots, "a")),),
+        images=images,
+        videos=videos,
+        responses=(Response("a", 0.0), Response("b", 0.0)),
+        pairs=(Pair(0, 1),),
+        raw=True,
+    )
 
 
 def group_of(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unidpo_mm.adapter import AdapterOptions, template_kwargs_problems
-from unidpo_mm.errors import DataError, ModelError, Problem
+from unidpo_mm.adapter import AdapterOptions, place_of, template_kwargs_problems
+from unidpo_mm.errors import DataError, Problem, ProcessorError
 from unidpo_mm.records import Message, PreferenceRow
 
 from ._notices import Notices
@@ -28,7 +28,7 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
         row with tools and ``default`` otherwise.
 
     Raises:
-        ModelError: If there are several templates and no default.
+        ProcessorError: If there are several templates and no default.
     """
     template = getattr(renderer, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if template is None or isinstance(template, str):
@@ -45,7 +45,7 @@ def template_of(renderer: Any, tokenizer: Any, *, tools: bool = False) -> str | 
     names = ", ".join(sorted(by_name)) or "none"
     problem_text = f"its chat templates are {names}, and none is named '{DEFAULT}'"
     remedy = "Set chat_template of the processor or tokenizer to one of them and save it"
-    raise ModelError(Problem("processing_class", problem_text, remedy))
+    raise ProcessorError(Problem(place_of(renderer), problem_text, remedy))
 
 
 @functools.lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidpo_mm.adapter import AdapterOptions
+from unidpo_mm.adapter import AdapterOptions, ImageSetting
 from unidpo_mm.errors import DataError, ImageError, ModelError, Problem
 from unidpo_mm.records import (
     EncodedGroup,
@@ -25,9 +25,18 @@ from unidpo_mm.records import (
     Response,
 )
 
-from ._base import BaseAdapter, group_of
+from ._base import BaseAdapter, filler_row, group_of
+from ._chat_template import template_of
 from ._conversation import fit_responses, longest_row
-from ._images import BlankImage, feature_token_id, video_token_id
+from ._image_settings import settings_of
+from ._image_start import (
+    cannot_encode,
+    other_tensors,
+    template_failure,
+    wrong_placeholders,
+    wrong_token,
+)
+from ._images import BlankImage, feature_token_id, placeholder_token, video_token_id
 from ._limits import ModelLimits
 from ._media import OpenedMedia
 from ._tokens import Rendered, Span, split_ids
@@ -95,28 +104,68 @@ class ImageAdapter(BaseAdapter):
     def __init__(
         self, processor: Any, config: Any, traits: ImageTraits, options: AdapterOptions
     ) -> None:
-        limits = ModelLimits.of(config)
-        if traits.replaces_image_token and (token := feature_token_id(config)) is not None:
-            limits = dataclasses.replace(limits, replaced=frozenset({token}))
+        limits = ModelLimits.of(config, replaces_image_token=traits.replaces_image_token)
         super().__init__(processor, options, limits)
-        self.traits, self.model_type = traits, str(config.model_type)
+        self.traits, self.config = traits, config
+        self.model_type = str(config.model_type)
         self.placeholders = {"image": traits.placeholder}
         if traits.video is not None:
             self.placeholders["video"] = traits.video.placeholder
         check_video_options(traits.video, options, self.model_type)
-        self.image_token = str(processor.image_token)  # some have an AddedToken
+        self.image_token = placeholder_token(processor)
         token_id = feature_token_id(config)
         if token_id is None:
             problem = "its configuration has no id of an image token"
             remedy = "Add image_token_id to its config.json, as in the original checkpoint"
             raise ModelError(Problem("model.name_or_path", problem, remedy))
         self.image_token_id = token_id
+        self._check_names()
         placeholder_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self._reserved_ids = {token_id, video_token_id(config)} - {placeholder_id, None}
         has_features = traits.video is not None and traits.video.keys
         self.video_token_id = video_token_id(config) if has_features else None
-        if (reason := self._processor_problem()) is not None:
-            raise self._foreign(reason)
+
+    @property
+    def image_settings(self) -> Sequence[ImageSetting]:
+        """The settings of the processor that the number of image tokens depends on."""
+        return settings_of(self.processor, self.config)
+
+    def check_processor(self) -> None:
+        """Refuse a processor that cannot encode a blank image.
+
+        Raises:
+            ProcessorError: See `unidpo_mm.adapter.Adapter.check_processor`.
+        """
+        row = filler_row((BlankImage(),))
+        try:
+            rendered = self._render(row, ())
+        except DataError as error:  # the rows of a run may differ
+            if (failure := template_failure(self.processor, error)) is not None:
+                raise failure from error
+            return
+        count = rendered.prompt.count(self.image_token)
+        if count != 1 and self._uses_template(row):
+            raise wrong_placeholders(self.processor, self.image_token, count)
+        opened, text_span = (
+            OpenedMedia.of(row, None, self.options),
+            split_ids(rendered, self.tokenizer),
+        )
+        if self.image_token_id in self._reserved_ids.intersection(text_span.prompt_ids):
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
+        try:
+            span, _ = self._expand(row, rendered, text_span, opened)
+        except DataError as error:
+            reason = error.__cause__ or error
+            raise cannot_encode(self.processor, self.image_settings, reason) from error
+        # the configuration may name another token that the processor writes, such as a mark
+        count = span.prompt_ids.count(self.image_token_id)
+        own_id = getattr(self.processor, "image_token_id", None)
+        if own_id is not None and span.prompt_ids.count(own_id) > count:
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
+
+    def _uses_template(self, row: PreferenceRow) -> bool:
+        template = template_of(self.processor, self.tokenizer)
+        return template is not None and not (row.raw and self.options.prompt_style == "raw")
 
     @property
     def rounds_pixels(self) -> bool:
@@ -268,7 +317,7 @@ class ImageAdapter(BaseAdapter):
         self._check_tensors(encoded)
         ids = encoded["input_ids"][0].tolist()
         if ids.count(self.image_token_id) < len(opened.images):
-            raise self._foreign(f"it does not replace '{self.image_token}' by image tokens")
+            raise wrong_token(self.processor, self.config, self.image_token_id, None)
         span = dataclasses.replace(text_span, prompt_ids=[*text_span.first_ids, *ids])
         return span, self._media_tensors(encoded)
 
@@ -324,22 +373,13 @@ class ImageAdapter(BaseAdapter):
         responses = (torch.zeros(len(ids), dtype=torch.int64) for ids in span.response_ids)
         return {self.traits.token_types: (prompt, *responses)}
 
-    def _processor_problem(self) -> str | None:
-        """Return why the processor belongs to another model; `None` if it does not."""
-        token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+    def _check_names(self) -> None:
+        """Refuse a processor whose image token or tensors are those of another model."""
+        if self.tokenizer.convert_tokens_to_ids(self.image_token) != self.image_token_id:
+            raise wrong_token(self.processor, self.config, self.image_token_id, self.image_token)
         names = set(self.processor.image_processor.model_input_names)
-        if token_id != self.image_token_id:
-            return f"its '{self.image_token}' has the id {token_id}, not {self.image_token_id}"
-        if not names <= self.traits.image_keys:
-            extra = ", ".join(sorted(names - self.traits.image_keys))
-            return f"it returns {extra} for an image"
-        return None
-
-    def _foreign(self, reason: str) -> ModelError:
-        """Return the error of a processor that belongs to another model."""
-        problem = f"{type(self.processor).__name__} belongs to another model: {reason}"
-        remedy = "Pass the processor of the model, or remove the argument"
-        return ModelError(Problem("processing_class", problem, remedy))
+        if extra := sorted(names - self.traits.image_keys):
+            raise other_tensors(self.processor, extra)
 
     def _check_tensors(self, encoded: Mapping[str, Any]) -> None:
         """Refuse a processor whose tensors would not reach the model."""
@@ -349,5 +389,5 @@ class ImageAdapter(BaseAdapter):
                 f"{type(self.processor).__name__} returns {', '.join(lost)}, which this model "
                 "family does not pass to the model"
             )
-            remedy = "Choose another family in model.adapter, or null to detect it"
-            raise ModelError(Problem("model.adapter", problem_text, remedy))
+            remedy = "Choose another model or, if model.adapter is set, another family"
+            raise ModelError(Problem("model.name_or_path", problem_text, remedy))

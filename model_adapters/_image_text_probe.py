@@ -11,15 +11,18 @@ from torch import Tensor
 
 from unidpo_mm.errors import ModelError, Problem
 
+from ._chat_template import template_of
 from ._image_adapter import TOKEN_TENSORS
 from ._image_sizing import Sizing
 from ._image_text_traits import TypeTraits
-from ._images import BlankImage
+from ._images import BlankImage, placeholder_token
 
 __all__ = ["probed_traits"]
 
 TYPE_NAMES = ("mm_token_type_ids", "token_type_ids")
 PIXELS = "pixel_values"
+AROUND = ("unidpo0before", "unidpo0after")
+"""Texts before and after an image, which no template changes."""
 
 
 def probed_traits(processor: Any, config: Any) -> TypeTraits:
@@ -28,7 +31,8 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
     Raises:
         ModelError: If the processor cannot encode an image, or the model does not take its tensors.
     """
-    encoded = _encoded(processor, 1)
+    placeholder = _placeholder(processor)
+    encoded = _encoded(processor, placeholder, 1)
     accepted, counts_positions = _model_inputs(config)
     image_keys = {
         name
@@ -40,7 +44,7 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         returned = ", ".join(sorted(image_keys)) or "nothing"
         raise _unusable(processor, f"it returns {returned} for an image, and no {PIXELS}")
     others = sorted(taken - {PIXELS})
-    joined_last = _joined_last(processor, {name: encoded[name] for name in taken})
+    joined_last = _joined_last(processor, placeholder, {name: encoded[name] for name in taken})
     types = (name for name in TYPE_NAMES if name in encoded and name in accepted)
     return TypeTraits(
         image_keys=tuple(sorted(taken)),
@@ -49,20 +53,22 @@ def probed_traits(processor: Any, config: Any) -> TypeTraits:
         joined_last=joined_last,
         sends_positions=not counts_positions,
         sizing=Sizing("unknown"),
+        placeholder=placeholder.replace(placeholder_token(processor), "{}"),
         dropped=frozenset(image_keys - taken),
         rounds_pixels=False,
     )
 
 
-def _joined_last(processor: Any, tensors: Mapping[str, Tensor]) -> frozenset[str]:
+def _joined_last(processor: Any, placeholder: str, tensors: Mapping[str, Tensor]) -> frozenset[str]:
     """Return the tensors [1, ..., N] whose last dimension grows with the number of images.
 
     Args:
         processor: The processor.
+        placeholder: The text of an image in a prompt.
         tensors: What it returns for a text with one image.
     """
     try:
-        several = _encoded(processor, 2)
+        several = _encoded(processor, placeholder, 2)
     except ModelError:  # a row has at most one image, so nothing is joined
         return frozenset()
     return frozenset(
@@ -74,17 +80,33 @@ def _joined_last(processor: Any, tensors: Mapping[str, Tensor]) -> frozenset[str
     )
 
 
-def _encoded(processor: Any, count: int) -> Any:
+def _encoded(processor: Any, placeholder: str, count: int) -> Any:
     """Return what a processor returns for a text with some images."""
-    image_token = getattr(processor, "image_token", None)
-    if not str(image_token or ""):
-        raise _unusable(processor, "it has no image token")
     images = [[BlankImage().open()] * count]
     try:
-        return processor(text=[f"{image_token}a" * count], images=images, return_tensors="pt")
+        return processor(text=[f"{placeholder}a" * count], images=images, return_tensors="pt")
     except Exception as error:  # processors raise errors of any class
         text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _unusable(processor, f"it refuses a text with an image: {text}") from error
+
+
+def _placeholder(processor: Any) -> str:
+    """Return the text of an image in a prompt: what the chat template writes, with its marks.
+
+    If the template does not write it between the texts around the image, it is the image token.
+    """
+    image_token = placeholder_token(processor)
+    if not image_token:
+        raise _unusable(processor, "it has no image token")
+    texts = [{"type": "text", "text": text} for text in AROUND]
+    turn = {"role": "user", "content": [texts[0], {"type": "image"}, texts[1]]}
+    try:
+        template = template_of(processor, processor.tokenizer)
+        prompt = processor.apply_chat_template([turn], chat_template=template, tokenize=False)
+    except Exception:  # a template is a program: it may raise anything
+        return image_token
+    written = prompt.partition(AROUND[0])[2].partition(AROUND[1])[0].strip()
+    return written if written.count(image_token) == 1 else image_token
 
 
 def _model_inputs(config: Any) -> tuple[frozenset[str], bool]:

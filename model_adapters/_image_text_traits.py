@@ -133,6 +133,10 @@ CODEBOOK = "its images become tokens of a codebook, so there are no features to 
 REASONS: Mapping[str, str] = {
     "llama4": INNER_HEAD,
     "blip-2": INNER_HEAD,
+    "hunyuan_vl": "its positions number the images of a batch, so a response depends on the other "
+    "rows of its batch",
+    "step3p7": "its processor returns the details of large images in a tensor of their own, of "
+    "which other images have none",
     "molmo2": "its image tensors contain indices into all images of a batch",
     "video_llava": "its processor returns images under a name that the model does not accept",
     "qwen2_5_omni": "it also contains a speech model, which would be lost; a checkpoint of its "

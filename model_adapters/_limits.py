@@ -6,6 +6,7 @@ limits follow from the configuration.
 """
 
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import nn
 
 from unidpo_mm.errors import DataError, Problem, RowTooLong
 from unidpo_mm.records import EncodedGroup, PreferenceRow
+
+from ._images import feature_token_id, input_tokens
 
 __all__ = ["ModelLimits"]
 
@@ -30,26 +33,45 @@ class ModelLimits:
         embeddings: Number of token embeddings; `None` if unknown.
         positions: Maximum number of tokens of a row, for models that learn a vector per position;
             `None` for models without such a limit.
+        reserved: Ids that the model looks for in its inputs, so that padding must not have them.
         replaced: Ids that the model replaces before it looks up embeddings.
     """
 
     embeddings: int | None = None
     positions: int | None = None
+    reserved: frozenset[int] = frozenset()
     replaced: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, config: Any) -> "ModelLimits":
-        """Return the limits of a configuration."""
+    def of(cls, config: Any, *, replaces_image_token: bool = False) -> "ModelLimits":
+        """Return the limits of a configuration.
+
+        Args:
+            config: The configuration.
+            replaces_image_token: Whether the model needs no embedding for its image token.
+        """
         text = config.get_text_config()
         embeddings = getattr(text, "vocab_size", None)
-        return cls(embeddings if isinstance(embeddings, int) else None, _learned_positions(text))
+        token = feature_token_id(config) if replaces_image_token else None
+        return cls(
+            embeddings=embeddings if isinstance(embeddings, int) else None,
+            positions=_learned_positions(text),
+            reserved=input_tokens(config),
+            replaced=frozenset() if token is None else frozenset({token}),
+        )
 
     def pad_token_id(self, tokenizer: Any) -> int:
-        """Return the id of padding: that of the tokenizer if it has an embedding."""
+        """Return the id of padding: that of the tokenizer if it can be used, else another one.
+
+        It needs an embedding, and must not stand for an image: models count image tokens without
+        regard to the mask.
+        """
         for number in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-            if number is not None and (self.embeddings is None or number < self.embeddings):
+            if number is None or number in self.reserved:
+                continue
+            if self.embeddings is None or number < self.embeddings:
                 return int(number)
-        return 0
+        return next(number for number in itertools.count() if number not in self.reserved)
 
     def check(self, row: PreferenceRow, group: EncodedGroup, tokenizer: Any) -> None:
         """Refuse a row that the model cannot take.

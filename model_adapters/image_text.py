@@ -16,10 +16,13 @@ from unidpo_mm.errors import DataError, ModelError, Problem
 from unidpo_mm.model_types import ModelType
 from unidpo_mm.records import EncodedGroup, ModelInputs, PreferenceRow
 
+from ._chat_template import template_of
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import with_size_limits
+from ._image_start import unknown_placeholder
 from ._image_text_probe import probed_traits
 from ._image_text_traits import TYPES, TypeTraits, why_unserved
+from ._images import placeholder_token
 from ._model_types import image_type
 from ._videos import VideoTraits
 
@@ -33,7 +36,7 @@ class ImageTextAdapter(ImageAdapter):
         self, processor: Any, config: Any, kind: TypeTraits, options: AdapterOptions
     ) -> None:
         self.kind = kind
-        image_token = processor.image_token
+        image_token = placeholder_token(processor)
         traits = ImageTraits(
             image_keys=frozenset(kind.image_keys),
             placeholder=kind.placeholder.format(image_token),
@@ -85,13 +88,12 @@ class ImageTextAdapter(ImageAdapter):
             for name, (prompt, *responses) in super()._token_types(span).items()
         }
 
-    def _processor_problem(self) -> str | None:
-        """Return `None`: a processor is compared with the model when it encodes an image.
+    def _check_names(self) -> None:
+        """Check nothing: the processor is compared with the model when it encodes an image.
 
         The token in the text and that of the features may differ, and some image processors list
         tensors that the processor never returns.
         """
-        return None
 
 
 def _video_traits(processor: Any, kind: TypeTraits) -> VideoTraits | None:
@@ -110,7 +112,11 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageTextAd
         problem = f"the family 'image_text' does not serve '{config.model_type}': {reason}"
         remedy = f"Choose a model of another type ({', '.join(TYPES)})"
         raise ModelError(Problem("model.adapter", problem, remedy))
-    kind = TYPES.get(config.model_type) or probed_traits(processor, config)
+    kind = TYPES.get(config.model_type)
+    if kind is None:
+        if template_of(processor, processor.tokenizer) is None:
+            raise unknown_placeholder(processor)
+        kind = probed_traits(processor, config)
     processor = with_size_limits(processor, options, kind.sizing, config.model_type)
     return ImageTextAdapter(processor, config, kind, options)
 

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unidpo_mm.adapter import AdapterFamily, AdapterOptions
-from unidpo_mm.errors import ModelError, Problem
+from unidpo_mm.adapter import AdapterFamily, AdapterOptions, place_of
+from unidpo_mm.errors import Problem, ProcessorError
 
 from ._image_adapter import ImageAdapter, ImageTraits
 from ._image_sizing import PIXELS, with_size_limits
@@ -32,8 +32,8 @@ def _create(processor: Any, config: Any, options: AdapterOptions) -> ImageAdapte
     expected = expected[0] if isinstance(expected, list | tuple) else expected
     if patch_size not in (expected, None):  # a processor without patches is refused below
         problem = f"its image patches have {patch_size} pixels, and the model expects {expected}"
-        remedy = "Pass the processor of the model, or remove the argument"
-        raise ModelError(Problem("processing_class", problem, remedy))
+        remedy = "Use the processor of the model, or correct patch_size of the image processor"
+        raise ProcessorError(Problem(place_of(processor), problem, remedy))
     traits = ImageTraits(
         image_keys=IMAGE_KEYS,
         placeholder=_placeholder(config.model_type, processor.image_token),

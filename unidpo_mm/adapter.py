@@ -31,11 +31,15 @@ __all__ = [
     "Adapter",
     "AdapterFamily",
     "AdapterOptions",
+    "ImageSetting",
     "LengthPolicy",
     "Part",
+    "check_processor",
     "encode_checked",
     "fillers",
     "generation_inputs",
+    "image_settings",
+    "place_of",
     "rounds_pixels",
     "template_kwargs_problems",
     "tower_inputs",
@@ -95,6 +99,50 @@ class AdapterOptions:
         problems = template_kwargs_problems(self.chat_template_kwargs, "model.chat_template_kwargs")
         if problems:
             raise ModelError(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSetting:
+    """A setting of a processor that the number of image tokens depends on.
+
+    Attributes:
+        name: The setting, for example ``patch_size``.
+        place: Where it is, for example ``processor_config.json``.
+        value: Its value.
+        model_name: The setting of the model that must have the same value, in the same form;
+            empty if no single setting has it.
+        model_value: The value of that setting; `None` if it is not set.
+    """
+
+    name: str
+    place: str
+    value: Any
+    model_name: str = ""
+    model_value: Any = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether processor and model have different values."""
+        return self.model_value is not None and self.value != self.model_value
+
+
+def check_processor(adapter: "Adapter") -> None:
+    """Call `Adapter.check_processor`, which adapters of other packages may lack."""
+    check = getattr(adapter, "check_processor", None)
+    if check is not None:
+        check()
+
+
+def image_settings(adapter: "Adapter") -> Sequence[ImageSetting]:
+    """Return `Adapter.image_settings`; nothing for adapters of other packages that lack it."""
+    settings: Sequence[ImageSetting] = getattr(adapter, "image_settings", ())
+    return settings
+
+
+def place_of(processor: Any) -> str:
+    """Return the directory or the name on the hub of a processor, for messages."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return str(getattr(tokenizer, "name_or_path", "") or type(processor).__name__)
 
 
 def encode_checked(adapter: "Adapter", row: PreferenceRow) -> EncodedGroup:
@@ -196,6 +244,20 @@ class Adapter(Protocol):
 
         That is the case if the vision tower rounds them to it before anything else. In 16 bits,
         batches are half as large.
+        """
+        ...
+
+    @property
+    def image_settings(self) -> Sequence[ImageSetting]:
+        """The settings of the processor that the number of image tokens depends on."""
+        ...
+
+    def check_processor(self) -> None:
+        """Refuse a processor that cannot encode any image.
+
+        Raises:
+            ProcessorError: If the chat template writes no placeholder for an image, the processor
+                fails, or it writes other image tokens than the model expects.
         """
         ...
 

@@ -15,6 +15,7 @@ __all__ = [
     "ImageError",
     "ModelError",
     "Problem",
+    "ProcessorError",
     "RecipeError",
     "RowTooLong",
     "UniDPOError",
@@ -173,6 +174,10 @@ class ModelError(UniDPOError):
     """A model, its processor or its parts cannot be used."""
 
     headline = "the model cannot be used"
+
+
+class ProcessorError(ModelError):
+    """A processor does not fit its model, or cannot encode an image."""
 
 
 class AdapterError(UniDPOError):

@@ -245,6 +245,21 @@ def test_a_broken_adapter_fails_the_check(checkpoint: Checkpoint, check: str) ->
     assert f"conformance check '{check.partition(',')[0]}'" in places
 
 
+def test_checks_with_the_same_error_are_reported_as_one_problem(checkpoint: Checkpoint) -> None:
+    def create(processor: Any, model_config: Any, options: Any) -> Any:
+        adapter: Any = load_family("llava").create(processor, model_config, options)
+        adapter.processor.patch_size *= 2
+        return adapter
+
+    family = dataclasses.replace(load_family("llava"), create=create)
+    with pytest.raises(ModelError) as error:
+        check_checkpoint(family, checkpoint("llava"))
+    counts, same = error.value.problems
+    assert "image tokens, and the model returns" in counts.message
+    assert same.message.startswith("ValueError: Image features and image tokens do not match")
+    assert "(the same in 'another image', 'shared features'" in same.message
+
+
 def test_a_family_with_wrong_parts_fails_the_check(checkpoint: Checkpoint) -> None:
     parts = {"vision_tower": ("model.vision_tower",), "projector": (), "language_model": ("",)}
     family = dataclasses.replace(load_family("image_text"), parts=parts)

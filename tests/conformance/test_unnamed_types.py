@@ -33,6 +33,7 @@ BY_CONFIGURATION = {
     "fuyu": "puts all images before the text",
     "got_ocr2": "neither a list of images per row nor a row without an image",
     "git": "no image token whose place image features take",
+    "hunyuan_vl": "number the images of a batch",
     "idefics": "cross-attention layers",
     "instructblip": "depend on the text of the prompt",
     "kosmos-2": "no image token whose place image features take",
@@ -48,6 +49,7 @@ BY_CONFIGURATION = {
     "qwen2_5_omni": "speech model",
     "qwen3_omni_moe": "speech model",
     "shieldgemma2": "classifies images",
+    "step3p7": "details of large images",
     "t5gemma2": "encoder-decoder",
     "video_llava": "a name that the model does not accept",
 }

@@ -221,6 +221,19 @@ def test_disable_dropout_includes_attention_dropout(tmp_path: Path) -> None:
     assert torch.equal(*still)
 
 
+def test_disable_dropout_includes_stochastic_depth() -> None:
+    class DropPath(torch.nn.Module):
+        drop_prob = 0.0
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden * (torch.rand(len(hidden), 1) >= self.drop_prob)
+
+    layer = DropPath()
+    layer.drop_prob = 0.5
+    disable_dropout(torch.nn.Sequential(layer))
+    assert torch.equal(layer(torch.ones(64, 1)), torch.ones(64, 1))
+
+
 # ---- LogpModel ----
 
 

@@ -133,6 +133,11 @@ def _rows(*rows: object) -> dict[str, str]:
     return {"rows.jsonl": "".join(f"{line}\n" for line in lines)}
 
 
+UNUSABLE = (
+    ("patches", "processor_config.json", '"patch_size": 14', '"patch_size": 7'),
+    ("templates", "chat_template.jinja", "<image>", ""),
+)
+"""Name of a model with images, one of its files, a text in it, and what replaces the text."""
 PAIR = {"prompt": "What?", "chosen": "Yes", "rejected": "No"}
 SCORED = {**PAIR, "score_chosen": 8, "score_rejected": 2}
 IMAGE = {**PAIR, "prompt": "<image>What?", "images": ["cat.png"]}
@@ -176,6 +181,8 @@ SITUATIONS: dict[str, Situation] = {
     "no such model": Situation(command="train recipe.yaml model.name_or_path=absent"),
     "hub not reachable": Situation(command="train recipe.yaml model.name_or_path=org/absent"),
     "unknown family": Situation(command="train recipe.yaml model.adapter=lava"),
+    "other patch size": Situation(command="train recipe.yaml model.name_or_path=patches"),
+    "template without images": Situation(command="train recipe.yaml model.name_or_path=templates"),
     "LoRA targets": Situation(command="train recipe.yaml model.lora.targets=[absent_proj]"),
     "reference without LoRA": Situation(command="train recipe.yaml train.reference=lora_off"),
     "unknown loss": Situation(command="train recipe.yaml loss.name=unidpo"),
@@ -255,10 +262,13 @@ SITUATIONS: dict[str, Situation] = {
 
 
 def write_world(folder: Path) -> Path:
-    """Write the model that all situations share, and return its directory."""
+    """Write the models of the situations, and return their directory."""
     from unidpo_mm.plugins import load_family
 
     load_family("text").tiny(folder / "model", model_type="llama")
+    for name, file, text, other in UNUSABLE:
+        path = load_family("llava").tiny(folder / name) / file
+        path.write_text(path.read_text().replace(text, other))
     return folder
 
 
@@ -285,7 +295,8 @@ def message_of(name: str, world: Path) -> str:
 
 
 def _write_files(here: Path, world: Path, situation: Situation) -> None:
-    (here / "model").symlink_to(world / "model")
+    for name in ("model", *(name for name, *_ in UNUSABLE)):
+        (here / name).symlink_to(world / name)
     (here / "recipe.yaml").write_text(RECIPE)
     pairs = [
         {"prompt": f"What is {n}?", "chosen": "Seven " + "x" * n, "rejected": "Eight"}

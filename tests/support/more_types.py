@@ -219,7 +219,64 @@ def _class(name: str, other: str) -> Any:
     return getattr(CLASSES, name, None) or getattr(CLASSES, other)
 
 
+def _granite4_vision(folder: Path) -> Built:
+    """Return a model whose features enter several layers of its language model."""
+    tokenizer = tokenizer_with(folder, ("<image>",), "<image>", image_token="<image>")
+    pinpoints = [[32, 64], [64, 32], [64, 64]]
+    config = AutoConfig.for_model(
+        "granite4_vision",
+        text_config=text_config(
+            tokenizer, num_hidden_layers=4, logits_scaling=3.0, layer_types=["full_attention"] * 4
+        ),
+        vision_config={
+            "model_type": "siglip_vision_model", **VISION, "hidden_size": 64, "image_size": 32,
+            "patch_size": 8,
+        },
+        image_grid_pinpoints=pinpoints, downsample_rate="1/2", use_spatial_sampling=True,
+        deepstack_layer_map=[[-1, 0], [-2, 1]], spatial_target_layers=[2, 3, 2, 3],
+        vision_feature_select_strategy="full",
+        qformer_config={"intermediate_size": 64, "num_hidden_layers": 1},
+        **ids_of(tokenizer, image_token_index="<image>"),
+    )  # fmt: skip
+    processor = CLASSES.Granite4VisionProcessor(
+        CLASSES.LlavaNextImageProcessor(
+            size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=pinpoints
+        ),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="full",
+        downsample_rate="1/2",
+        chat_template=tokenizer.chat_template,
+    )
+    return config, processor
+
+
+def _qianfan_ocr(folder: Path) -> Built:
+    """Return a model with stochastic depth, whose processor replaces the token of the text."""
+    names = {
+        "start_image_token": "<img>", "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }  # fmt: skip
+    tokenizer = tokenizer_with(folder, ("<image>", *names.values()), "<image>", **names)
+    config = AutoConfig.for_model(
+        "qianfan_ocr",
+        text_config=text_config(tokenizer, model_type="qwen3"),
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+        image_seq_length=4,
+        **ids_of(tokenizer, image_token_id="<IMG_CONTEXT>"),
+    )
+    processor = CLASSES.QianfanOCRProcessor(
+        CLASSES.GotOcr2ImageProcessor(size=SQUARE, max_patches=4),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=tokenizer.chat_template,
+    )
+    return config, processor
+
+
 TYPES: dict[str, Callable[[Path], Built]] = {
+    "granite4_vision": _granite4_vision,
+    "qianfan_ocr": _qianfan_ocr,
     "janus": _janus,
     "glm_ocr": _glm_ocr,
     "qwen3_omni_moe_thinker": _qwen3_omni_thinker,

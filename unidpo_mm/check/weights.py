@@ -12,6 +12,7 @@ from ..adapter import Adapter, AdapterFamily
 from ..data.collate import collate
 from ..data.columns import RowColumns
 from ..data.row_table import columns_of
+from ..inference.image_tokens import check_image_tokens
 from ..kernels.logprobs import sequence_logps
 from ..losses.weights import performance_weight, quality_weight
 from ..modeling.load import ModelSource, load_weights
@@ -93,6 +94,7 @@ def start_weights(
     """
     logp_model = LogpModel(load_weights(source, family)).eval()
     device = next(logp_model.parameters()).device
+    check_image_tokens(logp_model.model, adapter, device)
     values_by_name: dict[str, list[float]] = defaultdict(list)
     domains: list[str] = []
     for row in rows:

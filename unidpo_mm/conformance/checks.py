@@ -1,6 +1,7 @@
 """The checks, from cheap to expensive; each returns what is wrong, or nothing."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from ..errors import Problem, UniDPOError
 from ..inference.decoding import Decoding
 from ..inference.generation import generate_responses
 from ..kernels.packing import enable_packing
+from ..modeling.logp_model import evaluating
 from ..modeling.lora_targets import part_of
 from ..modeling.vision import ENCODERS, PIXELS, Features, MediaFeatures, trains_vision
 from ..records import MediaKind
@@ -25,6 +27,8 @@ MIN_CHANGE = 1e-6
 """Minimum change of a log-prob by another image; a model that ignores it gives equal numbers."""
 NEW_TOKENS = 3
 """Number of tokens to generate."""
+NUMBERS = re.compile(r"[0-9][0-9.,e+-]*")
+"""Parts in which the same error may differ between checks, such as sizes of tensors."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,33 @@ def conformance_problems(
 ) -> Iterator[Problem]:
     """Yield a problem for each check that a model fails.
 
+    Checks whose messages differ only in numbers fail for the same reason, and share a problem.
+
     Args:
         subject: The model with its adapter.
         checks: The checks to run; `None` for all.
     """
+    failures: dict[str, tuple[str, list[str]]] = {}
     for check in CHECKS if checks is None else checks:
-        try:
-            message = check.run(subject)
-        except UniDPOError as error:
-            message = "; ".join(problem.message for problem in error.problems)
-        except Exception as error:  # an adapter or model may raise anything
-            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if message is not None:
-            name = subject.family.name
-            remedy = f"Choose another model, or fix the adapter of '{name}', see docs/families.md"
-            yield Problem(f"conformance check '{check.name}'", message, remedy)
+        if (message := _message(check, subject)) is not None:
+            _, names = failures.setdefault(NUMBERS.sub("", message), (message, []))
+            names.append(check.name)
+    family = subject.family.name
+    remedy = f"Choose another model, or fix the adapter of '{family}', see docs/families.md"
+    for message, (first, *others) in failures.values():
+        if others:
+            message += f" (the same in {', '.join(map(repr, others))})"
+        yield Problem(f"conformance check '{first}'", message, remedy)
+
+
+def _message(check: Check, subject: Subject) -> str | None:
+    """Return why a check fails; `None` if it does not."""
+    try:
+        return check.run(subject)
+    except UniDPOError as error:
+        return "; ".join(problem.message for problem in error.problems)
+    except Exception as error:  # an adapter or model may raise anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _tensors_reach_the_model(subject: Subject) -> str | None:
@@ -109,14 +125,13 @@ def _features_are_counted(subject: Subject) -> str | None:
 
 
 @torch.no_grad()
-def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequence[Tensor]:
+def _features(subject: Subject, rows: Sequence[Any], kind: MediaKind) -> Sequence[Tensor] | Tensor:
     """Return the features of a kind of media of rows, by part."""
     inputs = subject.adapter.forward_inputs(subject.batch(rows, layout="packed").inputs)
     encode = getattr(subject.base, ENCODERS[kind])
     accepted = inspect.signature(encode).parameters
     arguments = {name: value for name, value in inputs.items() if name in accepted}
-    features: Sequence[Tensor] = encode(**arguments, return_dict=True).pooler_output
-    return features
+    return Features.of_output(encode(**arguments, return_dict=True)).of_entries()
 
 
 def _batch_equals_library(subject: Subject) -> str | None:
@@ -124,7 +139,8 @@ def _batch_equals_library(subject: Subject) -> str | None:
     groups = subject.groups()
     logps = subject.logps().split([sum(map(len, group.response_ids)) for group in groups])
     for row, group, ours in zip(subject.rows, groups, logps, strict=True):
-        expected = library_logps(subject.model, subject.adapter, row, group, subject.device)
+        with evaluating(subject.logp_model):
+            expected = library_logps(subject.model, subject.adapter, row, group, subject.device)
         comparable = ~expected.isnan()
         difference = float((ours - expected)[comparable].abs().max())
         if not difference <= subject.tolerance:

@@ -10,6 +10,7 @@ import torch
 
 from ..adapter import Adapter, AdapterFamily, AdapterOptions
 from ..errors import ModelError, Problem, counted
+from ..inference.image_tokens import check_image_tokens
 from ..lora_directory import ADAPTER_CONFIG
 from ..modeling.checkpoint_names import head_names
 from ..modeling.families import VISION, family_for
@@ -200,6 +201,7 @@ def _load(record: RunRecord, options: ExportOptions) -> tuple[Any, _Trained]:
             chat_template_kwargs=record.model.get("chat_template_kwargs") or {},
         ),
     )
+    check_image_tokens(model, adapter, model.device)
     rows = probe_rows(family, adapter)
     measurement, effect = measure(model, adapter, rows), None
     if is_peft_model(model):

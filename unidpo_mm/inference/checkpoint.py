@@ -19,6 +19,7 @@ from ..lora_directory import (
 )
 from ..modeling.families import family_for
 from ..modeling.load import ModelSource, load_adapter, load_config, load_weights
+from .image_tokens import check_image_tokens
 from .template_variables import TRAINED_WITH, VARIABLES, trained_variables
 
 __all__ = [
@@ -137,7 +138,11 @@ def find_checkpoints(paths: Sequence[str], names: Sequence[str] = ()) -> list[Ch
 
 
 def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> LoadedCheckpoint:
-    """Load a checkpoint in a number format (see `ModelSource`) onto a device."""
+    """Load a checkpoint in a number format (see `ModelSource`) onto a device.
+
+    Raises:
+        ModelError: If the checkpoint cannot be read, or its processor disagrees with its model.
+    """
     lora, base = checkpoint.lora, checkpoint.base
     source = ModelSource(
         name_or_path=base if lora is None else str(lora),
@@ -151,6 +156,7 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str, device: Any) -> Loade
     processor = ModelSource(name_or_path=checkpoint.processor)
     adapter = load_adapter(processor, AdapterOptions(), config=config, family=family)
     model = model.to(device).eval()
+    check_image_tokens(model, adapter, device)
     return LoadedCheckpoint(checkpoint, model, family, config, adapter.processor, device)
 
 

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..adapter import Adapter, AdapterFamily, AdapterOptions
-from ..errors import ModelError, Problem, counted
+from ..adapter import Adapter, AdapterFamily, AdapterOptions, check_processor
+from ..errors import ModelError, Problem, ProcessorError, counted
 from ..lora_directory import base_of, is_adapter_directory, processor_directory
 from .adapter_base import check_base_type
 from .checkpoint_names import adapter_with_model_names
 from .families import family_for
 from .model_parts import with_model_parts
 from .peft_models import check_supported, deprecated_name_ignored
+from .quantization import keep_quantized_weights, only_language_model
 
 __all__ = [
     "LoadedModel",
@@ -41,11 +43,6 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 INSTALL = re.compile(r"pip install `?([\w.\[\]-]+(?: [\w.\[\]-]+)*)")
 """The command for a missing package in the messages of transformers."""
-
-LANGUAGE_MODEL = "language_model"
-
-SKIPPED_MODULES = {"bitsandbytes": "llm_int8_skip_modules", "torchao": "modules_to_not_convert"}
-"""Quantization method -> its setting for modules that keep their weights."""
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -157,7 +154,12 @@ def load_adapter(
     family: AdapterFamily,
     processor: Any = None,
 ) -> Adapter:
-    """Return the adapter of a checkpoint; load its processor unless one is passed."""
+    """Return the adapter of a checkpoint; load its processor unless one is passed.
+
+    Raises:
+        ModelError: If the processor does not fit the model, or cannot encode an image.
+    """
+    is_argument = processor is not None
     if processor is None:
         processor = load_processor(source, family)
     if family.needs_processor and not hasattr(processor, "tokenizer"):
@@ -169,7 +171,20 @@ def load_adapter(
                 "Pass AutoProcessor.from_pretrained(...), or save the processor with the model",
             )
         )
-    return family.create(processor, config, options)
+    try:
+        adapter = family.create(processor, config, options)
+        check_processor(adapter)
+    except ProcessorError as error:
+        if is_argument:
+            raise ProcessorError(map(_of_argument, error.problems)) from error
+        raise
+    return adapter
+
+
+def _of_argument(problem: Problem) -> Problem:
+    """Return the problem of a processor that was passed."""
+    remedy = f"Pass the processor of the model, or remove the argument. {problem.remedy}"
+    return Problem("processing_class", problem.message, remedy)
 
 
 def load_family_and_adapter(
@@ -228,8 +243,8 @@ def load_weights(
         kwargs["attn_implementation"] = source.attn_implementation
     auto_class = getattr(transformers, family.auto_class)
     if kwargs.get("quantization_config") is not None:
-        kwargs["quantization_config"] = _only_language_model(
-            kwargs["quantization_config"], source, family
+        kwargs["quantization_config"] = only_language_model(
+            kwargs["quantization_config"], family, partial(_empty_model, source, family)
         )
         # one line per product of 8-bit weights, about a conversion that is always made
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -249,7 +264,7 @@ def load_weights(
     if missing := sorted(parameters.keys() & report["missing_keys"]):  # now they are random
         text = f"{counted(len(missing), 'tensor is', 'tensors are')} missing, such as {missing[0]}"
         raise _cannot_read(source, ValueError(text))
-    _keep_quantized_weights(model)
+    keep_quantized_weights(model)
     if is_adapter_directory(source.name_or_path):
         model = _with_adapter(model, source, is_trainable=is_trainable)
     return model
@@ -266,38 +281,16 @@ def _mismatch(report: Mapping[str, Any]) -> str:
     return f"{text} another shape than the configuration says, such as {name}: {shapes}"
 
 
-def _only_language_model(quantization: Any, source: ModelSource, family: AdapterFamily) -> Any:
-    """Return a quantization that skips the head and all parts but the language model.
-
-    These parts are small, and images would lose more than text does.
-    """
-    if not isinstance(quantization, Mapping):
-        return quantization
-    setting = SKIPPED_MODULES.get(quantization.get("quant_method", "bitsandbytes"))
-    if setting is None or setting in quantization:
-        return quantization
+def _empty_model(source: ModelSource, family: AdapterFamily) -> nn.Module:
+    """Return the model of a checkpoint without its weights."""
     import transformers
 
     auto_class = getattr(transformers, family.auto_class)
     with torch.device("meta"):
-        empty = auto_class.from_config(
+        model: nn.Module = auto_class.from_config(
             load_config(source), trust_remote_code=source.trust_remote_code
         )
-    parts = with_model_parts(family, empty).parts
-    others = {p for part, names in parts.items() if part != LANGUAGE_MODEL for p in names}
-    return {**quantization, setting: ["lm_head", *sorted(others)]}
-
-
-def _keep_quantized_weights(model: nn.Module) -> None:
-    """Keep the layout of 4-bit weights in evaluation.
-
-    On CPUs with bfloat16 units, bitsandbytes would otherwise convert them in the first evaluation,
-    with rounded scales, so that the same weights would give other numbers than before.
-    """
-    module: Any
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _with_adapter(model: Any, source: ModelSource, *, is_trainable: bool) -> nn.Module:

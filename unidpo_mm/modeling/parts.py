@@ -252,12 +252,17 @@ def linear_layers(model: nn.Module, family: AdapterFamily, part: Part) -> list[s
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout of a model to 0, so that policy and reference see the same network."""
+    """Set every dropout of a model to 0, so that policy and reference see the same network.
+
+    Attention layers and stochastic depth keep their probability in a number of their own, such as
+    `attention_dropout` or `drop_prob`.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment] # a float on attention layers
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def keep_in_float32(model: nn.Module) -> None:

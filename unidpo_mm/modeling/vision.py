@@ -6,9 +6,11 @@ nothing between pixels and language model trains, features are computed without 
 no backward pass runs through the tower, and policy and reference share them.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,6 +44,8 @@ STACKED = "stacked."
 """Prefix of the names of stored features that the model takes as one tensor."""
 MARKERS = "visual_indicator_features"
 """The name of stored features that belong to no image or video."""
+LAYERS = "layers"
+"""The name of the stored layers that features enter, and of whether these are the only ones."""
 
 
 @dataclass(frozen=True)
@@ -53,39 +57,56 @@ class Features:
     Attributes:
         pooler_output: [tokens, D] per entry (see `Media.entries`), as a list
             or, if all entries have the same number of tokens, as one tensor. Models accept only the
-            form that they return.
+            form that they return. `None` for models that return only `deepstack_features`.
         deepstack_features: The same from inner layers of the tower, per layer; `None` for models
             that use none.
         visual_indicator_features: Features of marker tokens, which do not depend on the images;
             `None` for models without them.
+        layers: For each entry of `deepstack_features`, the layer of the language model that it
+            enters; `None` for models that enter them in their order.
     """
 
-    pooler_output: Sequence[Tensor] | Tensor
+    pooler_output: Sequence[Tensor] | Tensor | None
     deepstack_features: Sequence[Sequence[Tensor]] | None = None
     visual_indicator_features: Tensor | None = None
+    layers: Sequence[int] | None = None
 
     @classmethod
     def of_output(cls, output: Any) -> "Features":
         """Return the features in the output of `get_image_features` or `get_video_features`."""
-        return cls(
-            output.pooler_output,
-            getattr(output, "deepstack_features", None),
-            getattr(output, "visual_indicator_features", None),
-        )
+        deepstack, layers = getattr(output, "deepstack_features", None), None
+        if deepstack and isinstance(deepstack[0], tuple) and isinstance(deepstack[0][0], int):
+            layers, deepstack = zip(*deepstack, strict=True)
+        markers = getattr(output, "visual_indicator_features", None)
+        return cls(output.pooler_output, deepstack, markers, layers)
+
+    def of_entries(self) -> Sequence[Tensor] | Tensor:
+        """Return the features by entry, of one layer if there are several."""
+        if self.pooler_output is not None:
+            return self.pooler_output
+        return () if self.deepstack_features is None else self.deepstack_features[0]
+
+    def for_model(self) -> Any:
+        """Return the features in the form in which the model returned them."""
+        if self.layers is None or self.deepstack_features is None:
+            return self
+        pairs = list(zip(self.layers, self.deepstack_features, strict=True))
+        return SimpleNamespace(pooler_output=self.pooler_output, deepstack_features=pairs)
 
     def in_order(self, order: Sequence[int]) -> "Features":
         """Return the features in the order of the rows, with repetitions."""
-        layers = self.deepstack_features
-        return Features(
-            _select(self.pooler_output, order),
-            None if layers is None else [_select(layer, order) for layer in layers],
-            self.visual_indicator_features,
+        layers, output = self.deepstack_features, self.pooler_output
+        return dataclasses.replace(
+            self,
+            pooler_output=None if output is None else _select(output, order),
+            deepstack_features=None if layers is None else [_select(f, order) for f in layers],
         )
 
     def tensors(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Return the features of some entries as named tensors, for storage."""
         stacked = isinstance(self.pooler_output, Tensor)
-        rows = [self.pooler_output, *(self.deepstack_features or ())]
+        pooled = [] if self.pooler_output is None else [self.pooler_output]
+        rows = [*pooled, *(self.deepstack_features or ())]
         tensors = {
             f"{STACKED if stacked else ''}{layer}.{n}": features[number].detach().cpu()
             for layer, features in enumerate(rows)
@@ -93,6 +114,8 @@ class Features:
         }
         if self.visual_indicator_features is not None:
             tensors[MARKERS] = self.visual_indicator_features.detach().cpu()
+        if self.layers is not None:
+            tensors[LAYERS] = torch.tensor([*self.layers, int(not pooled)])
         return tensors
 
     @classmethod
@@ -103,10 +126,11 @@ class Features:
         device: torch.device,
     ) -> "Features":
         """Return the features of some groups from their named tensors and numbers of entries."""
-        markers = groups[0].get(MARKERS)
+        markers, numbers = groups[0].get(MARKERS), groups[0].get(LAYERS)
         stacked = f"{STACKED}0.0" in groups[0]
         prefix = STACKED if stacked else ""
-        layers = (len(groups[0]) - (markers is not None)) // counts[0]
+        others = (markers is not None) + (numbers is not None)
+        layers = (len(groups[0]) - others) // counts[0]
         rows = [
             [
                 group[f"{prefix}{layer}.{n}"].to(device)
@@ -115,10 +139,13 @@ class Features:
             ]
             for layer in range(layers)
         ]
+        *entered, unpooled = (0,) if numbers is None else numbers.tolist()
+        pooled: Any = None if unpooled else rows.pop(0)
         return cls(
-            torch.stack(rows[0]) if stacked else rows[0],
-            rows[1:] or None,
+            torch.stack(pooled) if stacked else pooled,
+            rows or None,
             None if markers is None else markers.to(device),
+            entered or None,
         )
 
 
@@ -244,9 +271,10 @@ def with_features(
                 shared.keep(kind, output)
         del arguments[PIXELS[kind]]
         if orders is not None and kind in orders:
-            arguments |= _in_order(arguments, kind, accepted, len(output.pooler_output), orders)
+            count = len(output.of_entries())
+            arguments |= _in_order(arguments, kind, accepted, count, orders)
             output = output.in_order(orders[kind])
-        features[kind] = output
+        features[kind] = output.for_model()
     return {**arguments, FEATURES: features}
 
 

@@ -19,6 +19,7 @@ from ..data.workers import batch_of
 from ..distributed import first_process, true_everywhere
 from ..distributed.sharding import sharding_of
 from ..errors import ModelError, Problem
+from ..inference.image_tokens import check_image_tokens
 from ..modeling.logp_model import compute_logps, evaluating
 from ..modeling.parts import compute_dtype
 from ..modeling.references.moving import MovingLora
@@ -53,15 +54,16 @@ class PreparingTrainer(CheckpointedTrainer):
             self.shared_layers = layers_to_share(parts, args, self.layout.layout, args.device)
             return
         self.layout = LayoutChoice("plain" if args.layout == "auto" else args.layout, LATER)
-        first_process(self._check_untested_type)
+        first_process(self._check_on_cpu)
         # only now: all processes compute together from here on
         parts.logp_model.same_chunks = sharding_of(args).stage == 3
 
-    def _check_untested_type(self) -> None:
-        """Check a few short rows on the CPU, if the family does not list the model's type."""
+    def _check_on_cpu(self) -> None:
+        """Check an image on the CPU and, if the family does not list the type, a few short rows."""
         parts, args = self.parts, self.args
         dtype = compute_dtype(args, parts.logp_model)
         with torch.autocast("cpu", dtype=dtype, enabled=args.bf16 or args.fp16):
+            check_image_tokens(parts.logp_model.model, parts.adapter, "cpu")
             check_untested_type(parts.logp_model, parts.family, parts.adapter, "cpu")
 
     def _prepare_for_training(

@@ -27,6 +27,7 @@ from ..config.python import UniDPOConfig
 from ..conformance import check_log_probs, check_untested_type, rounding_of_logits
 from ..data.collate import collate
 from ..data.row_table import columns_of
+from ..inference.image_tokens import check_image_tokens
 from ..losses.weights import quality_weight
 from ..modeling.logp_model import compute_logps, evaluating
 from ..modeling.parts import compute_dtype
@@ -71,8 +72,9 @@ def check_start(
             before it is prepared.
 
     Raises:
-        ModelError: If log-probs differ from the model's logits, a model of an untested type differs
-            from the library, or the chosen layout is impossible.
+        ModelError: If the processor disagrees with the model, log-probs differ from the model's
+            logits, a model of an untested type differs from the library, or the chosen layout is
+            impossible.
     """
     rows = parts.train_rows or parts.eval_rows
     kind, dtype = torch.device(device).type, compute_dtype(args, parts.logp_model)
@@ -80,6 +82,9 @@ def check_start(
         if prepared is None and (args.bf16 or args.fp16):
             stack.enter_context(torch.autocast(kind, dtype=dtype))
         model = parts.logp_model if prepared is None else prepared
+        if prepared is None:
+            samples = sample_rows(rows) if rows else ()
+            check_image_tokens(parts.logp_model.model, parts.adapter, device, samples)
         largest = check_log_probs(model, parts.adapter, device, rows)
         if prepared is None:
             check_untested_type(parts.logp_model, parts.family, parts.adapter, device)
