@@ -72,7 +72,7 @@ def test_batches_do_not_matter(tmp_path: Path) -> None:
     ("aggregate", "expected"), [("min", 0.2), ("mean", 0.5), ("product", 0.08), ("last", 0.5)]
 )
 def test_aggregates(aggregate: Any, expected: float) -> None:
-    result = ProcessReward("x", aggregate)._score([0.8, 0.2, 0.5])
+    result = ProcessReward("x", aggregate=aggregate)._score([0.8, 0.2, 0.5])
     assert result.value == pytest.approx(expected)
     assert result.evidence == {"steps": [0.8, 0.2, 0.5], "lowest": 1}
 
