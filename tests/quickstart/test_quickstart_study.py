@@ -149,7 +149,7 @@ def test_another_seed_has_other_pairs_and_the_same_seed_the_same(tmp_path: Path)
     ("name", "runner", "files", "arms"),
     [
         ("text_tuning", StudyTuningRunner, CONDITIONS, 48),
-        ("text_tuning_rate", StudyTuningRunner, CONDITIONS, 24),
+        ("text_tuning_rate", StudyTuningRunner, CONDITIONS, 36),
         ("images", StudyImagesRunner, ("multimodal", *FILES), 18),
     ],
 )

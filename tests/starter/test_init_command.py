@@ -63,6 +63,16 @@ def test_the_recipe_passes_the_data_check_and_trains(folder: Path, checkpoint: C
     assert (folder / "out" / "adapter_model.safetensors").is_file()
 
 
+def test_missing_images_are_named(folder: Path, checkpoint: Checkpoint) -> None:
+    data = pairs(folder, 20, images=True, **SCORES)
+    for image in folder.glob("*.png"):
+        image.unlink()
+    done = run_command("init", str(data), "--model", str(checkpoint("llava")))
+    assert done.exit_code == 0, done.output
+    assert "no row could be encoded, such as" in done.output
+    assert "0.png' does not exist" in done.output
+
+
 def test_data_without_scores_get_a_loss_that_needs_none(
     folder: Path, checkpoint: Checkpoint
 ) -> None:

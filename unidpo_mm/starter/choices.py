@@ -115,9 +115,12 @@ def length_choice(starter: Starter, rows: Sequence[PreferenceRow], adapter: Any)
         starter.set("data.max_length", 2048, "tokens; not measured, because no model was read")
         return
     step = max(len(rows) // MEASURED_ROWS, 1)
-    measured = [item for item in measure_rows(rows[::step], adapter) if not item.problems]
+    rows_measured = [*measure_rows(rows[::step], adapter)]
+    measured = [item for item in rows_measured if not item.problems]
     if not measured:
-        starter.notes.append("no row could be encoded: unidpo-mm data check says why")
+        problem = rows_measured[0].problems[0]
+        text = f"no row could be encoded, such as {problem.where}: {problem.message}. "
+        starter.notes.append(text + problem.remedy)
         return
     longest = max(item.longest for item in measured)
     limit = 256 * math.ceil(1.1 * longest / 256)
